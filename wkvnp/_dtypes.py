@@ -1,0 +1,84 @@
+"""The dtypes that numbers are stored in, and the one that NumPy lacks.
+
+``BFLOAT16`` is a structured dtype with a single unsigned 16-bit field: arrays of it can be sliced, reshaped,
+copied and saved like any other, and arithmetic on them fails instead of giving garbage. Compiled code sees
+bfloat16 as ``uint16`` and float16 as ``int16`` (`compiled_view`), because Numba has neither type on the CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ShapeError
+
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
+    "float64": np.dtype("<f8"),
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "bfloat16": BFLOAT16,
+}
+
+
+def dtype_name(dtype: npt.DTypeLike) -> str:
+    """Return the name of a dtype, ``"bfloat16"`` included.
+
+    >>> dtype_name(BFLOAT16), dtype_name("f4")
+    ('bfloat16', 'float32')
+    """
+    dtype = np.dtype(dtype)
+    return "bfloat16" if dtype == BFLOAT16 or dtype.name == "bfloat16" else dtype.name
+
+
+def float_dtype(name: npt.DTypeLike) -> np.dtype[Any]:
+    """Return the storage dtype for a name or dtype; raise ShapeError if it is not a floating dtype we store."""
+    try:
+        return FLOAT_DTYPES[name if isinstance(name, str) else dtype_name(name)]
+    except (KeyError, TypeError):
+        raise ShapeError(f"dtype must be one of {', '.join(FLOAT_DTYPES)}; got {name!r}") from None
+
+
+def narrow(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Convert an array of any floating dtype to `dtype`, rounding to nearest even.
+
+    >>> narrow(np.array([1.0, 1.00390625, 3.14159274], np.float32), BFLOAT16)["bfloat16"]
+    array([16256, 16256, 16457], dtype=uint16)
+    """
+    dtype = float_dtype(dtype)
+    if dtype_name(array.dtype) == dtype_name(dtype):
+        return array if array.dtype == dtype else array.view(np.uint16).view(BFLOAT16)
+    wide = widen(array)
+    if dtype != BFLOAT16:
+        with np.errstate(over="ignore"):
+            return wide.astype(dtype)
+    bits = np.ascontiguousarray(wide, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    nan = np.isnan(bits.view(np.float32))
+    if nan.any():
+        rounded[nan] = (bits[nan] >> np.uint32(16)) | np.uint32(0x40)
+    return rounded.astype(np.uint16).view(BFLOAT16)
+
+
+def widen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a float32 array of the same values (float64 stays float64).
+
+    >>> widen(np.array([16256, 16457], np.uint16).view(BFLOAT16))
+    array([1.      , 3.140625], dtype=float32)
+    """
+    if dtype_name(array.dtype) == "bfloat16":
+        bits = array.view(np.uint16).astype(np.uint32)
+        return (bits << np.uint32(16)).view(np.float32)
+    if array.dtype == np.float64:
+        return array
+    return array.astype(np.float32, copy=False)
+
+
+def compiled_view(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the array under the dtype that compiled code knows it by: bfloat16 as uint16, float16 as int16."""
+    name = dtype_name(array.dtype)
+    if name == "bfloat16":
+        return array.view(np.uint16)
+    return array.view(np.int16) if name == "float16" else array

@@ -1,0 +1,141 @@
+"""Axis letters: ``"B T H K"`` documents, checks and packs an array.
+
+Every sequence kernel sees one packed time axis: `B` sequences of equal or unequal length lie behind each other in
+arrays ``(M, ...)`` of ``M`` tokens, and ``offsets`` ``(B + 1,)`` says where each begins. A batch, a ragged batch and
+a single sequence therefore run the same instructions and give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._dtypes import BFLOAT16, dtype_name, widen
+from .errors import ShapeError
+
+Array = npt.NDArray[Any]
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def as_floats(function: str, name: str, value: Any) -> Array:
+    """Return `value` as a floating array; refuse masked, complex, object and extended-precision ones by name."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise ShapeError(f"{function}: {name} must not be a masked array; fill it first")
+    array = np.asarray(value)
+    if array.dtype.kind in "iub":
+        array = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
+    if dtype_name(array.dtype) not in _FLOATS:
+        raise ShapeError(f"{function}: {name} must be real floating point (16, 32 or 64 bits); got {array.dtype}")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def compute_dtype(function: str, arrays: Mapping[str, Array]) -> np.dtype[Any]:
+    """Return float64 if every array is, float32 if none is; refuse a mixture."""
+    doubles = [name for name, array in arrays.items() if array.dtype == np.float64]
+    if not doubles:
+        return np.dtype(np.float32)
+    others = [f"{name} is {dtype_name(array.dtype)}" for name, array in arrays.items() if name not in doubles]
+    if others:
+        raise ShapeError(f"{function}: {doubles[0]} is float64 but {others[0]}; give all arrays one precision")
+    return np.dtype(np.float64)
+
+
+def check_axes(function: str, name: str, array: Array, letters: str, sizes: dict[str, tuple[int, str]]) -> None:
+    """Compare a shape with its letters; remember the first size seen for each letter and who set it.
+
+    Examples
+    --------
+    >>> sizes = {}
+    >>> check_axes("rwkv7", "r", np.zeros((2, 5, 3, 8)), "B T H K", sizes)
+    >>> check_axes("rwkv7", "k", np.zeros((2, 5, 4, 8)), "B T H K", sizes)
+    Traceback (most recent call last):
+        ...
+    wkvnp.errors.ShapeError: rwkv7: k must have shape (B, T, H, K) with H=3 as in r; got (2, 5, 4, 8)
+    """
+    names = letters.split()
+    wanted = f"{function}: {name} must have shape ({', '.join(names)}{',' if len(names) == 1 else ''})"
+    if array.ndim != len(names):
+        raise ShapeError(f"{wanted}; got {array.shape}")
+    for letter, size in zip(names, array.shape, strict=True):
+        expected, source = sizes.setdefault(letter, (size, name))
+        if size != expected:
+            raise ShapeError(f"{wanted} with {letter}={expected} as in {source}; got {array.shape}")
+
+
+def sequence_offsets(function: str, cu_seqlens: Any, batch: int, time: int) -> npt.NDArray[np.int64]:
+    """Return where each sequence begins on the packed time axis, and where the last one ends.
+
+    Parameters
+    ----------
+    cu_seqlens : array_like of int, shape (N + 1,), or None
+        Offsets of N sequences packed along the time axis of a batch of one; None means `batch` equal sequences.
+    batch, time : int
+        Sizes of the first two axes of the arrays.
+
+    Examples
+    --------
+    >>> sequence_offsets("rwkv6", None, 2, 3)
+    array([0, 3, 6])
+    >>> sequence_offsets("rwkv6", [0, 2, 2, 5], 1, 5)
+    array([0, 2, 2, 5])
+    """
+    if cu_seqlens is None:
+        return np.arange(batch + 1, dtype=np.int64) * time
+    offsets = np.asarray(cu_seqlens)
+    if offsets.ndim != 1 or offsets.size < 1 or offsets.dtype.kind not in "iu":
+        raise ShapeError(f"{function}: cu_seqlens must be whole numbers of shape (N+1,); got {cu_seqlens!r}")
+    if batch != 1:
+        raise ShapeError(f"{function}: with cu_seqlens the batch axis must be 1; got B={batch}")
+    offsets = offsets.astype(np.int64)
+    if offsets[0] != 0 or offsets[-1] != time or (np.diff(offsets) < 0).any():
+        raise ShapeError(f"{function}: cu_seqlens must rise from 0 to T={time}; got {offsets.tolist()}")
+    return offsets
+
+
+def contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return a C-contiguous, native, aligned array of `dtype`, copying only if it must."""
+    wide = widen(array) if array.dtype in (np.float16, BFLOAT16) or dtype_name(array.dtype) == "bfloat16" else array
+    return np.require(wide, dtype, ("C", "A"))
+
+
+_LONGEST_LAUNCH = 2_000_000_000
+"""Elementary steps of a launch, about 0.1 s of one core: Ctrl-C waits no longer than that."""
+
+
+def time_windows(
+    offsets: npt.NDArray[np.int64], work_per_token: int
+) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Cut packed sequences into launches that are short enough to be interrupted between.
+
+    Kernels carry their state in place, so cutting changes no bit of the result.
+
+    Parameters
+    ----------
+    offsets : ndarray of int64, shape (N + 1,)
+    work_per_token : int
+        Multiply-adds that one token costs.
+
+    Returns
+    -------
+    list of (starts, stops)
+        Each a pair of int64 arrays of shape (N,); at least one pair.
+
+    Examples
+    --------
+    >>> starts, stops = time_windows(np.array([0, 2, 5]), 64)[0]
+    >>> starts, stops
+    (array([0, 2]), array([2, 5]))
+    """
+    starts, stops = offsets[:-1], offsets[1:]
+    tokens = int(offsets[-1])
+    if tokens * work_per_token <= _LONGEST_LAUNCH:
+        return [(starts, stops)]
+    longest = int((stops - starts).max())
+    step = max(1, longest * _LONGEST_LAUNCH // (tokens * work_per_token))
+    return [
+        (np.minimum(starts + begin, stops), np.minimum(starts + begin + step, stops))
+        for begin in range(0, longest, step)
+    ]
