@@ -1,0 +1,69 @@
+"""Delta-rule recurrences: a matrix state that also forgets along one direction per token.
+
+The general form is diagonal plus low rank, ``S_t = (diag(exp(log_decay_t)) + b_t a_t^T) S_{t-1} + k_t v_t^T``; the
+delta rule is ``b = -beta k`` with the decay applied before ``a = k`` reads. Both are read after the update,
+``y_t = S_t^T q_t``.
+
+Letters: M tokens of N packed sequences, H heads, K key width, V value width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..._shapes import time_windows
+
+Array = npt.NDArray[Any]
+
+
+def dplr(
+    q: Array, log_decay: Array, k: Array, v: Array, a: Array, b: Array, state: Array | None, offsets: Array
+) -> tuple[Array, Array]:
+    """Run the diagonal-plus-low-rank recurrence over packed sequences.
+
+    Parameters
+    ----------
+    q, k, a, b : ndarray (M, H, K)
+        `a` reads the state before its decay, `b` is where that reading is written.
+    log_decay : ndarray (M or 1, H, K or 1), at most 0
+    v : ndarray (M, H, V)
+    state : ndarray (N, H, K, V) or None
+        Not changed; None is zeros.
+    offsets : ndarray of int64 (N + 1,)
+
+    Returns
+    -------
+    y : ndarray (M, H, V)
+    state : ndarray (N, H, K, V)
+    """
+    from . import cpu
+
+    y, final = _allocate(k, v, state, offsets)
+    for starts, stops in time_windows(offsets, 2 * final[0].size if len(final) else 0):
+        cpu.scan_dplr(starts, stops, q, log_decay, k, v, a, b, final, y)
+    return y, final
+
+
+def delta_rule(
+    q: Array, log_decay: Array, k: Array, v: Array, beta: Array, state: Array | None, offsets: Array
+) -> tuple[Array, Array]:
+    """Run the gated delta rule over packed sequences: as `dplr`, with the writing strength `beta` (M, H).
+
+    ``S_t = D_t S_{t-1} + beta_t k_t (v_t - (D_t S_{t-1})^T k_t)^T`` with ``D_t = diag(exp(log_decay_t))``.
+    """
+    from . import cpu
+
+    y, final = _allocate(k, v, state, offsets)
+    for starts, stops in time_windows(offsets, 2 * final[0].size if len(final) else 0):
+        cpu.scan_delta_rule(starts, stops, q, log_decay, k, v, beta, final, y)
+    return y, final
+
+
+def _allocate(k: Array, v: Array, state: Array | None, offsets: Array) -> tuple[Array, Array]:
+    """Return room for y, and a state of our own."""
+    (M, H, K), V = k.shape, v.shape[2]
+    final = np.zeros((offsets.size - 1, H, K, V), v.dtype) if state is None else state.copy()
+    return np.empty((M, H, V), v.dtype), final

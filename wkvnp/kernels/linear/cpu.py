@@ -1,0 +1,65 @@
+"""Compiled loops of the gated linear recurrence.
+
+Both readouts are one form, ``y_t = p_t S_{t-1} + d_t v_t``: before the update p = q and d = q . (u k), after it
+p = q exp(log_decay) and d = q . k. So each token reads and writes the state once. Lanes run over values, which need
+no horizontal sums; a value never meets another, so blocks of them are independent work.
+"""
+
+import numpy as np
+from numba import prange
+
+from ..._jit import jit, kernel
+from ..._scalar import exp
+
+VALUES = 64
+
+
+@jit
+def _token(q, log_decay, k, v, bonus, before, S, y, w, p):
+    """Read one token's y (V,) from S (K, V) and update S in place; w, p (K,) are scratch."""
+    K, V = S.shape
+    decays = log_decay.size
+    d = y.dtype.type(0)
+    for j in range(K):
+        w[j] = exp(log_decay[j if decays > 1 else 0])
+    if before:
+        for j in range(K):
+            p[j] = q[j]
+            d += q[j] * bonus[j] * k[j]
+    else:
+        for j in range(K):
+            p[j] = q[j] * w[j]
+            d += q[j] * k[j]
+    for i in range(V):
+        y[i] = d * v[i]
+    for j in range(K):
+        row, wj, kj, pj = S[j], w[j], k[j], p[j]
+        for i in range(V):
+            s = row[i]
+            y[i] += pj * s
+            row[i] = wj * s + kj * v[i]
+
+
+@kernel
+def scan(
+    starts,  # IN  (N,) first token of each sequence
+    stops,  # IN  (N,) one past its last token
+    q,  # IN  (M, H, K)
+    log_decay,  # IN  (M or 1, H, K or 1)
+    k,  # IN  (M, H, K)
+    v,  # IN  (M, H, V)
+    bonus,  # IN  (H, K), read if `before`
+    before,  # IN  bool: read the state before its update
+    state,  # INOUT (N, H, K, V)
+    y,  # OUT (M, H, V)
+):
+    """Walk every sequence, head and block of values."""
+    N, H, K, V = state.shape
+    blocks = (V + VALUES - 1) // VALUES
+    for item in prange(N * H * blocks):
+        n, h, i = item // (H * blocks), item // blocks % H, item % blocks * VALUES
+        S = state[n, h, :, i : min(i + VALUES, V)]
+        w, p = np.empty(K, y.dtype), np.empty(K, y.dtype)
+        for t in range(starts[n], stops[n]):
+            g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
+            _token(q[t, h], g, k[t, h], v[t, h, i : i + VALUES], bonus[h], before, S, y[t, h, i : i + VALUES], w, p)

@@ -1,0 +1,51 @@
+"""Compiled loop of the WKV of RWKV-4: channels are independent, so lanes and workers run over them."""
+
+from numba import prange
+
+from ..._jit import jit, kernel
+from ..._scalar import exp
+
+CHANNELS = 64
+
+
+@jit
+def _token(log_decay, u, k, v, aa, bb, pp, y):
+    """One token of a block of channels. Of each pair of exponentials the larger is exactly 1: compute the other."""
+    one = y.dtype.type(1)
+    for c in range(y.size):
+        gap = pp[c] - (u[c] + k[c])
+        e = exp(-abs(gap))
+        old, new = (one, e) if gap > 0 else (e, one)
+        y[c] = (old * aa[c] + new * v[c]) / (old * bb[c] + new)
+        decayed = pp[c] + log_decay[c]
+        gap = decayed - k[c]
+        e = exp(-abs(gap))
+        old, new = (one, e) if gap > 0 else (e, one)
+        aa[c] = old * aa[c] + new * v[c]
+        bb[c] = old * bb[c] + new
+        pp[c] = max(decayed, k[c])
+
+
+@kernel
+def scan(
+    starts,  # IN  (N,) first token of each sequence
+    stops,  # IN  (N,) one past its last token
+    log_decay,  # IN  (C,)
+    u,  # IN  (C,)
+    k,  # IN  (M, C)
+    v,  # IN  (M, C)
+    aa,  # INOUT (N, C) numerator / exp(pp)
+    bb,  # INOUT (N, C) denominator / exp(pp)
+    pp,  # INOUT (N, C) largest exponent so far
+    y,  # OUT (M, C)
+):
+    """Walk every sequence and block of channels."""
+    N, C = aa.shape
+    blocks = (C + CHANNELS - 1) // CHANNELS
+    for item in prange(N * blocks):
+        n, i = item // blocks, item % blocks * CHANNELS
+        e = min(i + CHANNELS, C)
+        w, first = log_decay[i:e], u[i:e]
+        a, b, p = aa[n, i:e], bb[n, i:e], pp[n, i:e]
+        for t in range(starts[n], stops[n]):
+            _token(w, first, k[t, i:e], v[t, i:e], a, b, p, y[t, i:e])
