@@ -1,0 +1,55 @@
+"""Normalisations. Statistics are over the last axis or over groups of it; variances divide by n."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+_SMALL = 1 << 15
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
+    """Return ``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis of `x` (M, C).
+
+    Examples
+    --------
+    >>> x = np.array([[1, 2, 4, -3]], np.float32)
+    >>> layer_norm(x, np.ones(4, np.float32), np.zeros(4, np.float32)).round(4)
+    array([[ 0.    ,  0.3922,  1.1767, -1.5689]], dtype=float32)
+    """
+    return group_norm(x, weight, bias, 1, eps)
+
+
+def group_norm(x: Array, weight: Array, bias: Array, groups: int, eps: float) -> Array:
+    """Return `x` (M, C) with each of `groups` runs of consecutive channels normalised by itself.
+
+    Examples
+    --------
+    >>> x = np.array([[1, 2, 4, -3]], np.float32)
+    >>> group_norm(x, np.ones(4, np.float32), np.zeros(4, np.float32), 2, 64e-5).round(4)
+    array([[-0.9987,  0.9987,  1.    , -1.    ]], dtype=float32)
+    """
+    from . import cpu
+
+    x = np.ascontiguousarray(x)
+    y = np.empty_like(x)
+    parts = [part.reshape(groups, -1) for part in (weight, bias)]
+    run = cpu.standardize.serial if x.size <= _SMALL else cpu.standardize
+    run(x.reshape(len(x), groups, -1), *parts, x.dtype.type(eps), y.reshape(len(x), groups, -1))
+    return y
+
+
+def l2_normalize(x: Array, floor: float = 1e-12) -> Array:
+    """Return ``x / max(|x|, floor)`` over the last axis.
+
+    Examples
+    --------
+    >>> l2_normalize(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    length = np.sqrt(np.sum(x * x, axis=-1, keepdims=True))
+    return x / np.maximum(length, x.dtype.type(floor))  # type: ignore[no-any-return]

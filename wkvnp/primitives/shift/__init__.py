@@ -1,0 +1,72 @@
+"""Token shift: every token meets the one before it, and the last one is carried to the next call.
+
+Letters: M tokens of N packed sequences, C channels, J mixtures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+_SMALL = 1 << 15
+
+
+def shift(x: Array, carried: Array, offsets: Array) -> tuple[Array, Array]:
+    """Return the previous token of every token, and what to carry.
+
+    Parameters
+    ----------
+    x : ndarray (M, C)
+    carried : ndarray (N, C)
+        The token before each sequence; not changed.
+    offsets : ndarray of int64 (N + 1,)
+
+    Returns
+    -------
+    previous : ndarray (M, C)
+    carried : ndarray (N, C)
+        The last token of each sequence; of an empty one what was carried into it.
+
+    Examples
+    --------
+    >>> x = np.array([[1.0], [2.0], [3.0]])
+    >>> previous, carried = shift(x, np.array([[0.0], [9.0]]), np.array([0, 2, 3]))
+    >>> previous.ravel(), carried.ravel()
+    (array([0., 1., 9.]), array([2., 3.]))
+    """
+    starts, stops = offsets[:-1], offsets[1:]
+    previous, last = np.empty_like(x), carried.astype(x.dtype)
+    previous[1:] = x[:-1]
+    filled = stops > starts
+    previous[starts[filled]] = last[filled]
+    last[filled] = x[stops[filled] - 1]
+    return previous, last
+
+
+def mix(x: Array, previous: Array, share: Array) -> Array:
+    """Return ``x + (previous - x) * share`` for each of J shares.
+
+    Parameters
+    ----------
+    x, previous : ndarray (M, C)
+    share : ndarray (J, M, C) or (J, 1, C)
+        How much of the previous token: 0 keeps the current one.
+
+    Returns
+    -------
+    ndarray (J, M, C)
+
+    Examples
+    --------
+    >>> mix(np.array([[1.0]]), np.array([[5.0]]), np.array([[[0.25]], [[1.0]]])).ravel()
+    array([2., 5.])
+    """
+    from . import cpu
+
+    y = np.empty((share.shape[0], *x.shape), x.dtype)
+    run = cpu.mix.serial if y.size <= _SMALL else cpu.mix
+    run(np.ascontiguousarray(x), previous, np.ascontiguousarray(share), y)
+    return y
