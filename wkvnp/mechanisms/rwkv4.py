@@ -1,0 +1,106 @@
+"""RWKV-4 "Dove": an exponentially weighted mean of values, one per channel.
+
+Letters: B batch, T time, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+
+from ..kernels.wkv import wkv
+from ._spec import Input, Spec
+
+Array = npt.NDArray[Any]
+
+
+class WKVState(NamedTuple):
+    """What RWKV-4 carries: numerator ``aa exp(pp)`` and denominator ``bb exp(pp)`` of the weighted mean, each (B, C).
+
+    Two states are the same if ``aa exp(pp)`` and ``bb exp(pp)`` are, whatever pp is.
+    """
+
+    aa: Array
+    bb: Array
+    pp: Array
+
+
+SPEC = Spec(
+    name="rwkv4",
+    inputs=(
+        Input("log_decay", ("C",), "log_decay"),
+        Input("u", ("C",)),
+        Input("k", ("B T C",)),
+        Input("v", ("B T C",)),
+    ),
+    output="B T C",
+    state_axes="B C",
+    state_type=WKVState,
+)
+
+
+def rwkv4(
+    log_decay: npt.ArrayLike,
+    u: npt.ArrayLike,
+    k: npt.ArrayLike,
+    v: npt.ArrayLike,
+    *,
+    cu_seqlens: npt.ArrayLike | None = None,
+    state: tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike] | None = None,
+) -> tuple[Array, WKVState]:
+    """Run the WKV of RWKV-4 over sequences.
+
+    ``y_t = (n_{t-1} + e^{u + k_t} v_t) / (d_{t-1} + e^{u + k_t})``, then ``n_t = e^{log_decay} n_{t-1} + e^{k_t} v_t``
+    and ``d_t = e^{log_decay} d_{t-1} + e^{k_t}``.
+
+    Parameters
+    ----------
+    log_decay : array_like, shape (C,)
+        Natural logarithm of the decay per token, at most 0: -exp(time_decay) in the model.
+    u : array_like, shape (C,)
+        Logarithm of the bonus of the current token: time_first in the model.
+    k : array_like, shape (B, T, C)
+        Key: the logarithm of a token's weight; any size, nothing overflows.
+    v : array_like, shape (B, T, C)
+        Value.
+    cu_seqlens : array_like of int, shape (N + 1,), optional
+        Offsets of N sequences packed along T, with B = 1.
+    state : tuple (aa, bb, pp) of array_like, each of shape (B, C), optional
+        What an earlier call returned; None is an empty past. It is not changed.
+
+    Returns
+    -------
+    y : ndarray, shape (B, T, C)
+        Of the dtype of the inputs.
+    state : WKVState
+        float32, or float64 if the inputs are. With `cu_seqlens` its first axis is N.
+
+    Raises
+    ------
+    ShapeError
+        If a shape, dtype or range does not fit, naming the argument.
+    DeviceError
+        If arrays live on different devices.
+
+    Notes
+    -----
+    `k`, `v` and the state may be given without the batch axis. Sums are scaled by the largest exponent met so far.
+    Cutting the time axis anywhere and handing the state over gives the same bits.
+
+    References
+    ----------
+    Peng et al. 2023, "RWKV: Reinventing RNNs for the Transformer Era" (arXiv:2305.13048), equations 16 and 19 to 28;
+    BlinkDL/ChatRWKV, ``RWKV_in_150_lines.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, state = rwkv4([np.log(0.5)], [0.0], np.zeros((3, 1)), np.array([[1.0], [2.0], [6.0]]))
+    >>> y.ravel()
+    array([1. , 1.5, 3.4])
+    """
+    call = SPEC.enter({"log_decay": log_decay, "u": u, "k": k, "v": v}, state, cu_seqlens)
+    x = call.arrays
+    y, final = wkv(x["log_decay"], x["u"], x["k"], x["v"], call.state, call.offsets)
+    return call.leave(y, WKVState(*final))
