@@ -1,0 +1,43 @@
+"""The channel mix of RWKV-4, 5 and 6: a squared-ReLU network whose output is gated by a receptance.
+
+Letters: M packed tokens, C channels, F feed-forward width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from ..checkpoints.naming import Array, Matrix
+from ..primitives.elementwise import relu_squared, sigmoid
+from ..primitives.linear_map import linear_map
+from ..primitives.shift import mix
+
+
+class Gated(Protocol):
+    """The three matrices."""
+
+    @property
+    def key(self) -> Matrix: ...
+    @property
+    def receptance(self) -> Matrix: ...
+    @property
+    def value(self) -> Matrix: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMix:
+    """``blocks.n.ffn`` of RWKV-4 and RWKV-5."""
+
+    time_mix_k: Annotated[Array, "1 1 C"]
+    time_mix_r: Annotated[Array, "1 1 C"]
+    key: Annotated[Matrix, "F C"]
+    receptance: Annotated[Matrix, "C C"]
+    value: Annotated[Matrix, "C F"]
+
+
+def channel_mix(z: Array, previous: Array, ffn: Gated, share: Array) -> Array:
+    """Return sigmoid(W_r m_r) * (W_v relu(W_k m_k)^2) for z (M, C); share (2, 1, C) is that of k and r."""
+    m_k, m_r = mix(z, previous, share)
+    value = linear_map(relu_squared(linear_map(m_k, ffn.key.weight)), ffn.value.weight)
+    return sigmoid(linear_map(m_r, ffn.receptance.weight)) * value

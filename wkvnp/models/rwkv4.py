@@ -1,0 +1,123 @@
+"""RWKV-4 "Dove" as a language model.
+
+Letters: M packed tokens, C channels, A attention width, F feed-forward width, V vocabulary. Matrices are [out, in].
+
+References
+----------
+Peng et al. 2023 (arXiv:2305.13048), section 3; BlinkDL/ChatRWKV, ``RWKV_in_150_lines.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+
+from ..checkpoints.naming import Array, Matrix, Norm
+from ..mechanisms.rwkv4 import WKVState, rwkv4
+from ..primitives.elementwise import sigmoid
+from ..primitives.linear_map import linear_map
+from ..primitives.norm import layer_norm
+from ..primitives.shift import mix, shift
+from .channel_mix import ChannelMix, channel_mix
+from .language_model import Config
+from .state import LayerState
+
+
+@dataclass(frozen=True, eq=False)
+class TimeMix:
+    """``blocks.n.att``."""
+
+    time_decay: Annotated[Array, "A"]
+    time_first: Annotated[Array, "A"]
+    time_mix_k: Annotated[Array, "1 1 C"]
+    time_mix_v: Annotated[Array, "1 1 C"]
+    time_mix_r: Annotated[Array, "1 1 C"]
+    key: Annotated[Matrix, "A C"]
+    value: Annotated[Matrix, "A C"]
+    receptance: Annotated[Matrix, "A C"]
+    output: Annotated[Matrix, "C A"]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """``blocks.n``."""
+
+    ln1: Annotated[Norm, "C"]
+    ln2: Annotated[Norm, "C"]
+    att: TimeMix
+    ffn: ChannelMix
+    ln0: Annotated[Norm | None, "C"] = None
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """All tensors of a checkpoint."""
+
+    emb: Annotated[Matrix, "V C"]
+    blocks: tuple[Block, ...]
+    ln_out: Annotated[Norm, "C"]
+    head: Annotated[Matrix, "V C"]
+
+
+RANKS = ()
+IGNORE = (r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)",)
+REQUIRE = (r"blocks\.0\.ln0\.(weight|bias)",)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a block's small tensors become once: vectors in the dtype of the activations."""
+
+    ln1: tuple[Array, Array]
+    ln2: tuple[Array, Array]
+    share: Array  # (3, 1, C) of the previous token, for k, v, r: one minus the stored share of the current one
+    log_decay: Array
+    u: Array
+    channel_share: Array  # (2, 1, C) for k, r
+
+
+def log_decay_of(time_decay: Array) -> Array:
+    """Return the log decay per token, -exp(time_decay), of RWKV-4 and RWKV-5."""
+    return -np.exp(time_decay)
+
+
+def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> Layer:
+    """Widen the small tensors of a block."""
+    att, ffn = block.att, block.ffn
+    return Layer(
+        ln1=(vector(block.ln1.weight), vector(block.ln1.bias)),
+        ln2=(vector(block.ln2.weight), vector(block.ln2.bias)),
+        share=1 - np.concatenate([vector(part) for part in (att.time_mix_k, att.time_mix_v, att.time_mix_r)]),
+        log_decay=log_decay_of(vector(att.time_decay)),
+        u=vector(att.time_first),
+        channel_share=1 - np.concatenate([vector(ffn.time_mix_k), vector(ffn.time_mix_r)]),
+    )
+
+
+def block(
+    x: Array, weights: Block, layer: Layer, state: LayerState, offsets: Array, carry: Any
+) -> tuple[Array, LayerState, Any]:
+    """Add the time mix and the channel mix to the residual stream x (M, C)."""
+    z = layer_norm(x, *layer.ln1)
+    previous, time_shift = shift(z, state.time_shift, offsets)
+    y, wkv = time_mix(z, previous, weights.att, layer, state.wkv, offsets)
+    x = x + y
+    z = layer_norm(x, *layer.ln2)
+    previous, channel_shift = shift(z, state.channel_shift, offsets)
+    x = x + channel_mix(z, previous, weights.ffn, layer.channel_share)
+    return x, LayerState(time_shift, wkv, channel_shift), carry
+
+
+def time_mix(
+    z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array
+) -> tuple[Array, WKVState]:
+    """Return the time mix of z (M, C) and the state of the recurrence."""
+    m_k, m_v, m_r = mix(z, previous, layer.share)
+    k = linear_map(m_k, att.key.weight)
+    v = linear_map(m_v, att.value.weight)
+    r = sigmoid(linear_map(m_r, att.receptance.weight))
+    y, final = rwkv4(layer.log_decay, layer.u, k[None], v[None], cu_seqlens=offsets, state=state)
+    return linear_map(r * y[0], att.output.weight), final

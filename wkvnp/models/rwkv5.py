@@ -1,0 +1,198 @@
+"""RWKV-5 "Eagle" as a language model, in its three published shapes.
+
+5.0 has one decay and one bonus a head and no gate; 5.1 adds the gate; 5.2 has a decay and a bonus per channel.
+
+Letters: M packed tokens, C channels, A attention width, H heads, N head size, F feed-forward width, V vocabulary.
+Matrices are [out, in].
+
+References
+----------
+Peng et al. 2024 (arXiv:2404.05892), section 4.1; BlinkDL/ChatRWKV, ``RWKV_v5_demo.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+
+from ..checkpoints.naming import Array, Matrix, Norm
+from ..mechanisms.rwkv5 import rwkv5
+from ..primitives.elementwise import silu
+from ..primitives.linear_map import linear_map
+from ..primitives.norm import group_norm, layer_norm
+from ..primitives.shift import mix, shift
+from .channel_mix import ChannelMix, channel_mix
+from .language_model import Config
+from .rwkv4 import log_decay_of
+from .state import LayerState
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TimeMix50:
+    """``blocks.n.att`` of RWKV-5.0. The bonus is `time_first`, stored as a logarithm, or `time_faaaa`, as it is."""
+
+    time_decay: Annotated[Array, "H"]
+    time_first: Annotated[Array | None, "H"] = None
+    time_faaaa: Annotated[Array | None, "H"] = None
+    time_mix_k: Annotated[Array, "1 1 C"]
+    time_mix_v: Annotated[Array, "1 1 C"]
+    time_mix_r: Annotated[Array, "1 1 C"]
+    receptance: Annotated[Matrix, "A C"]
+    key: Annotated[Matrix, "A C"]
+    value: Annotated[Matrix, "A C"]
+    output: Annotated[Matrix, "C A"]
+    ln_x: Annotated[Norm, "A"]
+    time_state: Annotated[Array | None, "H N N"] = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TimeMix51(TimeMix50):
+    """``blocks.n.att`` of RWKV-5.1."""
+
+    time_mix_g: Annotated[Array, "1 1 C"]
+    gate: Annotated[Matrix, "A C"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TimeMix52(TimeMix51):
+    """``blocks.n.att`` of RWKV-5.2."""
+
+    time_decay: Annotated[Array, "H N"]
+    time_first: Annotated[Array | None, "H N"] = None
+    time_faaaa: Annotated[Array | None, "H N"] = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Block50:
+    """``blocks.n`` of RWKV-5.0."""
+
+    ln1: Annotated[Norm, "C"]
+    ln2: Annotated[Norm, "C"]
+    att: TimeMix50
+    ffn: ChannelMix
+    ln0: Annotated[Norm | None, "C"] = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Block51(Block50):
+    """``blocks.n`` of RWKV-5.1."""
+
+    att: TimeMix51
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Block52(Block50):
+    """``blocks.n`` of RWKV-5.2."""
+
+    att: TimeMix52
+
+
+@dataclass(frozen=True, eq=False)
+class Weights50:
+    """All tensors of an RWKV-5.0 checkpoint."""
+
+    emb: Annotated[Matrix, "V C"]
+    blocks: tuple[Block50, ...]
+    ln_out: Annotated[Norm, "C"]
+    head: Annotated[Matrix, "V C"]
+
+
+@dataclass(frozen=True, eq=False)
+class Weights51(Weights50):
+    """All tensors of an RWKV-5.1 checkpoint."""
+
+    blocks: tuple[Block51, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Weights52(Weights50):
+    """All tensors of an RWKV-5.2 checkpoint."""
+
+    blocks: tuple[Block52, ...]
+
+
+WEIGHTS = {"rwkv5.0": Weights50, "rwkv5.1": Weights51, "rwkv5.2": Weights52}
+RANKS = ()
+IGNORE = (r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)",)
+REQUIRE = (r"blocks\.0\.ln0\.(weight|bias)",)
+
+
+def bonus_names(names: Container[str]) -> tuple[str, ...]:
+    """Return the pattern of the bonus that a file must hold: `time_first` if block 0 has it, else `time_faaaa`."""
+    kind = "time_first" if "blocks.0.att.time_first" in names else "time_faaaa"
+    return (rf"blocks\.[0-9]+\.att\.{kind}",)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a block's small tensors become once: vectors in the dtype of the activations."""
+
+    ln1: tuple[Array, Array]
+    ln2: tuple[Array, Array]
+    share: Array  # (3 or 4, 1, C) of the previous token, for r, k, v and g: one minus the stored share
+    log_decay: Array  # (H,) or (H, N)
+    u: Array  # (H,) or (H, N)
+    ln_x: tuple[Array, Array]
+    channel_share: Array  # (2, 1, C) for k, r
+    heads: int
+    eps: float
+
+
+def prepare(block: Block50, config: Config, vector: Callable[[Array], Array]) -> Layer:
+    """Widen the small tensors of a block."""
+    att, ffn = block.att, block.ffn
+    shares = [att.time_mix_r, att.time_mix_k, att.time_mix_v]
+    if isinstance(att, TimeMix51):
+        shares.append(att.time_mix_g)
+    if att.time_first is not None:
+        u = np.exp(vector(att.time_first))
+    else:
+        assert att.time_faaaa is not None, "the loader requires a bonus"
+        u = vector(att.time_faaaa)
+    return Layer(
+        ln1=(vector(block.ln1.weight), vector(block.ln1.bias)),
+        ln2=(vector(block.ln2.weight), vector(block.ln2.bias)),
+        share=1 - np.concatenate([vector(part) for part in shares]),
+        log_decay=log_decay_of(vector(att.time_decay)),
+        u=u,
+        ln_x=(vector(att.ln_x.weight), vector(att.ln_x.bias)),
+        channel_share=1 - np.concatenate([vector(ffn.time_mix_k), vector(ffn.time_mix_r)]),
+        heads=config.n_head,
+        eps=config.group_norm_eps,
+    )
+
+
+def block(
+    x: Array, weights: Block50, layer: Layer, state: LayerState, offsets: Array, carry: Any
+) -> tuple[Array, LayerState, Any]:
+    """Add the time mix and the channel mix to the residual stream x (M, C)."""
+    z = layer_norm(x, *layer.ln1)
+    previous, time_shift = shift(z, state.time_shift, offsets)
+    y, wkv = time_mix(z, previous, weights.att, layer, state.wkv, offsets)
+    x = x + y
+    z = layer_norm(x, *layer.ln2)
+    previous, channel_shift = shift(z, state.channel_shift, offsets)
+    x = x + channel_mix(z, previous, weights.ffn, layer.channel_share)
+    return x, LayerState(time_shift, wkv, channel_shift), carry
+
+
+def time_mix(
+    z: Array, previous: Array, att: TimeMix50, layer: Layer, state: Any, offsets: Array
+) -> tuple[Array, Array]:
+    """Return the time mix of z (M, C) and the state of the recurrence."""
+    m = mix(z, previous, layer.share)
+
+    def heads(array: Array) -> Array:
+        return array.reshape(1, len(z), layer.heads, -1)
+
+    r = heads(linear_map(m[0], att.receptance.weight))
+    k = heads(linear_map(m[1], att.key.weight))
+    v = heads(linear_map(m[2], att.value.weight))
+    y, final = rwkv5(r, layer.log_decay, k, v, layer.u, cu_seqlens=offsets, state=state)
+    y = group_norm(y.reshape(len(z), -1), *layer.ln_x, layer.heads, layer.eps)
+    if isinstance(att, TimeMix51):
+        y = y * silu(linear_map(m[3], att.gate.weight))
+    return linear_map(y, att.output.weight), final

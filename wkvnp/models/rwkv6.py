@@ -1,0 +1,169 @@
+"""RWKV-6 "Finch" as a language model.
+
+Letters: M packed tokens, C channels, A attention width, H heads, N head size, F feed-forward width, V vocabulary,
+R rank of the mix, D rank of the decay. Factors are stored [in, rank] and [rank, out], matrices [out, in].
+
+References
+----------
+Peng et al. 2024 (arXiv:2404.05892), section 4.2; BlinkDL/ChatRWKV, ``RWKV_v6_demo.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+
+from .. import _scalar as scalar
+from ..checkpoints.naming import Array, Matrix, Norm
+from ..mechanisms.rwkv6 import rwkv6
+from ..primitives.elementwise import elementwise, silu, tanh
+from ..primitives.linear_map import linear_map, low_rank, low_rank_groups
+from ..primitives.norm import group_norm, layer_norm
+from ..primitives.shift import mix, shift
+from .channel_mix import channel_mix
+from .language_model import Config
+from .state import LayerState
+
+
+@dataclass(frozen=True, eq=False)
+class TimeMix:
+    """``blocks.n.att``. The five groups of the low-rank mix stand in the order w, k, v, r, g."""
+
+    time_maa_x: Annotated[Array, "1 1 C"]
+    time_maa_w: Annotated[Array, "1 1 C"]
+    time_maa_k: Annotated[Array, "1 1 C"]
+    time_maa_v: Annotated[Array, "1 1 C"]
+    time_maa_r: Annotated[Array, "1 1 C"]
+    time_maa_g: Annotated[Array, "1 1 C"]
+    time_maa_w1: Annotated[Array, "C 5R"]
+    time_maa_w2: Annotated[Array, "5 R C"]
+    time_decay: Annotated[Array, "1 1 A"]
+    time_decay_w1: Annotated[Array, "C D"]
+    time_decay_w2: Annotated[Array, "D A"]
+    time_faaaa: Annotated[Array, "H N"]
+    receptance: Annotated[Matrix, "A C"]
+    key: Annotated[Matrix, "A C"]
+    value: Annotated[Matrix, "A C"]
+    gate: Annotated[Matrix, "A C"]
+    output: Annotated[Matrix, "C A"]
+    ln_x: Annotated[Norm, "A"]
+    time_state: Annotated[Array | None, "H N N"] = None
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMix:
+    """``blocks.n.ffn``."""
+
+    time_maa_k: Annotated[Array, "1 1 C"]
+    time_maa_r: Annotated[Array, "1 1 C"]
+    key: Annotated[Matrix, "F C"]
+    receptance: Annotated[Matrix, "C C"]
+    value: Annotated[Matrix, "C F"]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """``blocks.n``."""
+
+    ln1: Annotated[Norm, "C"]
+    ln2: Annotated[Norm, "C"]
+    att: TimeMix
+    ffn: ChannelMix
+    ln0: Annotated[Norm | None, "C"] = None
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """All tensors of a checkpoint."""
+
+    emb: Annotated[Matrix, "V C"]
+    blocks: tuple[Block, ...]
+    ln_out: Annotated[Norm, "C"]
+    head: Annotated[Matrix, "V C"]
+
+
+RANKS = ("R", "D")
+IGNORE = (r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)",)
+REQUIRE = (r"blocks\.0\.ln0\.(weight|bias)",)
+
+
+@elementwise
+def log_decay_of(x: Any, time_decay: Any) -> Any:
+    """Return -exp(time_decay + x): the log decay of each channel and token."""
+    return -scalar.exp(time_decay + x)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a block's small tensors become once: vectors in the dtype of the activations."""
+
+    ln1: tuple[Array, Array]
+    ln2: tuple[Array, Array]
+    share_x: Array  # (1, 1, C)
+    share: Array  # (5, 1, C): w, k, v, r, g
+    time_decay: Array
+    u: Array
+    ln_x: tuple[Array, Array]
+    channel_share: Array  # (2, 1, C) for k, r
+    heads: int
+    eps: float
+
+
+def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> Layer:
+    """Widen the small tensors of a block."""
+    att, ffn = block.att, block.ffn
+    shares = (att.time_maa_w, att.time_maa_k, att.time_maa_v, att.time_maa_r, att.time_maa_g)
+    return Layer(
+        ln1=(vector(block.ln1.weight), vector(block.ln1.bias)),
+        ln2=(vector(block.ln2.weight), vector(block.ln2.bias)),
+        share_x=vector(att.time_maa_x),
+        share=np.concatenate([vector(part) for part in shares]),
+        time_decay=vector(att.time_decay).reshape(-1),
+        u=vector(att.time_faaaa),
+        ln_x=(vector(att.ln_x.weight), vector(att.ln_x.bias)),
+        channel_share=np.concatenate([vector(ffn.time_maa_k), vector(ffn.time_maa_r)]),
+        heads=config.n_head,
+        eps=config.group_norm_eps,
+    )
+
+
+def block(
+    x: Array, weights: Block, layer: Layer, state: LayerState, offsets: Array, carry: Any
+) -> tuple[Array, LayerState, Any]:
+    """Add the time mix and the channel mix to the residual stream x (M, C)."""
+    z = layer_norm(x, *layer.ln1)
+    previous, time_shift = shift(z, state.time_shift, offsets)
+    y, wkv = time_mix(z, previous, weights.att, layer, state.wkv, offsets)
+    x = x + y
+    z = layer_norm(x, *layer.ln2)
+    previous, channel_shift = shift(z, state.channel_shift, offsets)
+    x = x + channel_mix(z, previous, weights.ffn, layer.channel_share)
+    return x, LayerState(time_shift, wkv, channel_shift), carry
+
+
+def mixtures(z: Array, previous: Array, att: TimeMix, layer: Layer) -> Array:
+    """Return the data-dependent mixtures (5, M, C) for w, k, v, r, g: how much of the previous token, token by token."""
+    (s,) = mix(z, previous, layer.share_x)
+    return mix(z, previous, layer.share + low_rank_groups(s, att.time_maa_w1, att.time_maa_w2, tanh))
+
+
+def time_mix(
+    z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array
+) -> tuple[Array, Array]:
+    """Return the time mix of z (M, C) and the state of the recurrence."""
+    m_w, m_k, m_v, m_r, m_g = mixtures(z, previous, att, layer)
+
+    def heads(array: Array) -> Array:
+        return array.reshape(1, len(z), layer.heads, -1)
+
+    r = linear_map(m_r, att.receptance.weight)
+    k = linear_map(m_k, att.key.weight)
+    v = linear_map(m_v, att.value.weight)
+    g = silu(linear_map(m_g, att.gate.weight))
+    log_decay = log_decay_of(low_rank(m_w, att.time_decay_w1, att.time_decay_w2, tanh), layer.time_decay)
+    y, final = rwkv6(heads(r), heads(log_decay), heads(k), heads(v), layer.u, cu_seqlens=offsets, state=state)
+    y = group_norm(y.reshape(v.shape), *layer.ln_x, layer.heads, layer.eps)
+    return linear_map(y * g, att.output.weight), final

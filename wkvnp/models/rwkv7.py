@@ -1,0 +1,203 @@
+"""RWKV-7 "Goose" as a language model.
+
+Letters: M packed tokens, C channels, A attention width, H heads, N head size, F feed-forward width, V vocabulary,
+Dw, Da, Dv, Dg ranks. Factors are stored [in, rank] and [rank, out], matrices [out, in].
+
+References
+----------
+Peng et al. 2025 (arXiv:2503.14456), section 4 and appendix A; BlinkDL/RWKV-LM, ``RWKV-v7/rwkv_v7_demo.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+
+from .. import _scalar as scalar
+from ..checkpoints.naming import Array, Matrix, Norm
+from ..mechanisms.rwkv7 import rwkv7
+from ..primitives.elementwise import elementwise, relu_squared, sigmoid, tanh
+from ..primitives.linear_map import linear_map, low_rank
+from ..primitives.norm import group_norm, l2_normalize, layer_norm
+from ..primitives.shift import mix, shift
+from .language_model import Config
+from .state import LayerState
+
+_FASTEST = -math.exp(-0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class TimeMix:
+    """``blocks.n.att``."""
+
+    x_r: Annotated[Array, "1 1 C"]
+    x_w: Annotated[Array, "1 1 C"]
+    x_k: Annotated[Array, "1 1 C"]
+    x_v: Annotated[Array, "1 1 C"]
+    x_a: Annotated[Array, "1 1 C"]
+    x_g: Annotated[Array, "1 1 C"]
+    w0: Annotated[Array, "1 1 A"]
+    w1: Annotated[Array, "C Dw"]
+    w2: Annotated[Array, "Dw A"]
+    a0: Annotated[Array, "1 1 A"]
+    a1: Annotated[Array, "C Da"]
+    a2: Annotated[Array, "Da A"]
+    g1: Annotated[Array, "C Dg"]
+    g2: Annotated[Array, "Dg A"]
+    k_k: Annotated[Array, "1 1 A"]
+    k_a: Annotated[Array, "1 1 A"]
+    r_k: Annotated[Array, "H N"]
+    receptance: Annotated[Matrix, "A C"]
+    key: Annotated[Matrix, "A C"]
+    value: Annotated[Matrix, "A C"]
+    output: Annotated[Matrix, "C A"]
+    ln_x: Annotated[Norm, "A"]
+    v0: Annotated[Array | None, "1 1 A"] = None
+    v1: Annotated[Array | None, "C Dv"] = None
+    v2: Annotated[Array | None, "Dv A"] = None
+    time_state: Annotated[Array | None, "H N N"] = None
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMix:
+    """``blocks.n.ffn``."""
+
+    x_k: Annotated[Array, "1 1 C"]
+    key: Annotated[Matrix, "F C"]
+    value: Annotated[Matrix, "C F"]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """``blocks.n``."""
+
+    ln1: Annotated[Norm, "C"]
+    ln2: Annotated[Norm, "C"]
+    att: TimeMix
+    ffn: ChannelMix
+    ln0: Annotated[Norm | None, "C"] = None
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """All tensors of a checkpoint."""
+
+    emb: Annotated[Matrix, "V C"]
+    blocks: tuple[Block, ...]
+    ln_out: Annotated[Norm, "C"]
+    head: Annotated[Matrix, "V C"]
+
+
+RANKS = ("Dw", "Da", "Dv", "Dg")
+IGNORE = (r"blocks\.0\.att\.v[012]", r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)")
+REQUIRE = (r"blocks\.0\.ln0\.(weight|bias)", r"blocks\.[1-9][0-9]*\.att\.v[012]")
+
+
+@elementwise
+def bounded_log_decay(x: Any, w0: Any) -> Any:
+    """Return -exp(-1/2) sigmoid(w0 + x): a decay per token between 0.545 and 1."""
+    return scalar.cast(_FASTEST, x) * scalar.sigmoid(w0 + x)
+
+
+@elementwise
+def learning_rate(x: Any, a0: Any) -> Any:
+    """Return sigmoid(a0 + x): how much of the recalled value is overwritten."""
+    return scalar.sigmoid(a0 + x)
+
+
+@elementwise
+def residual_value(v: Any, v_first: Any, x: Any, v0: Any) -> Any:
+    """Move the value towards that of the first layer."""
+    return v + (v_first - v) * scalar.sigmoid(v0 + x)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a block's small tensors become once: vectors in the dtype of the activations."""
+
+    ln1: tuple[Array, Array]
+    ln2: tuple[Array, Array]
+    share: Array  # (6, 1, C): r, w, k, v, a, g
+    w0: Array
+    a0: Array
+    v0: Array | None
+    k_k: Array
+    k_a: Array
+    r_k: Array
+    ln_x: tuple[Array, Array]
+    channel_share: Array  # (1, 1, C)
+    heads: int
+    eps: float
+
+
+def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> Layer:
+    """Widen the small tensors of a block."""
+    att = block.att
+    return Layer(
+        ln1=(vector(block.ln1.weight), vector(block.ln1.bias)),
+        ln2=(vector(block.ln2.weight), vector(block.ln2.bias)),
+        share=np.concatenate([vector(part) for part in (att.x_r, att.x_w, att.x_k, att.x_v, att.x_a, att.x_g)]),
+        w0=vector(att.w0).reshape(-1),
+        a0=vector(att.a0).reshape(-1),
+        v0=None if att.v0 is None else vector(att.v0).reshape(-1),
+        k_k=vector(att.k_k).reshape(-1),
+        k_a=vector(att.k_a).reshape(-1),
+        r_k=vector(att.r_k),
+        ln_x=(vector(att.ln_x.weight), vector(att.ln_x.bias)),
+        channel_share=vector(block.ffn.x_k),
+        heads=config.n_head,
+        eps=config.group_norm_eps,
+    )
+
+
+def block(
+    x: Array, weights: Block, layer: Layer, state: LayerState, offsets: Array, v_first: Array | None
+) -> tuple[Array, LayerState, Array]:
+    """Add the time mix and the channel mix to the residual stream x (M, C)."""
+    z = layer_norm(x, *layer.ln1)
+    previous, time_shift = shift(z, state.time_shift, offsets)
+    y, wkv, v_first = time_mix(z, previous, weights.att, layer, state.wkv, offsets, v_first)
+    x = x + y
+    z = layer_norm(x, *layer.ln2)
+    previous, channel_shift = shift(z, state.channel_shift, offsets)
+    x = x + channel_mix(z, previous, weights.ffn, layer)
+    return x, LayerState(time_shift, wkv, channel_shift), v_first
+
+
+def time_mix(
+    z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array, v_first: Array | None
+) -> tuple[Array, Array, Array]:
+    """Return the time mix of z (M, C), the state of the recurrence, and the first layer's values."""
+    x_r, x_w, x_k, x_v, x_a, x_g = mix(z, previous, layer.share)
+    r = linear_map(x_r, att.receptance.weight)
+    k = linear_map(x_k, att.key.weight)
+    v = linear_map(x_v, att.value.weight)
+    log_decay = bounded_log_decay(low_rank(x_w, att.w1, att.w2, tanh), layer.w0)
+    a = learning_rate(low_rank(x_a, att.a1, att.a2), layer.a0)
+    g = low_rank(x_g, att.g1, att.g2, sigmoid)
+    if v_first is None:
+        v_first = v
+    elif att.v1 is not None and att.v2 is not None:
+        v = residual_value(v, v_first, low_rank(x_v, att.v1, att.v2), layer.v0)
+
+    def heads(array: Array) -> Array:
+        return array.reshape(1, len(z), layer.heads, -1)
+
+    kappa = l2_normalize(heads(k * layer.k_k))
+    k = k * (1 + (a - 1) * layer.k_a)
+    y, final = rwkv7(
+        heads(r), heads(log_decay), heads(k), heads(v), -kappa, kappa * heads(a), cu_seqlens=offsets, state=state
+    )
+    y = group_norm(y.reshape(v.shape), *layer.ln_x, layer.heads, layer.eps)
+    bonus = np.sum(heads(r * k) * layer.r_k, axis=-1, keepdims=True) * heads(v)
+    return linear_map((y + bonus.reshape(v.shape)) * g, att.output.weight), final, v_first
+
+
+def channel_mix(z: Array, previous: Array, ffn: ChannelMix, layer: Layer) -> Array:
+    """Return the channel mix of z (M, C)."""
+    (x_k,) = mix(z, previous, layer.channel_share)
+    return linear_map(relu_squared(linear_map(x_k, ffn.key.weight)), ffn.value.weight)
