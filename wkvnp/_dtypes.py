@@ -7,6 +7,7 @@ bfloat16 as ``uint16`` and float16 as ``int16`` (`compiled_view`), because Numba
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,14 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
+@functools.cache
 def dtype_name(dtype: npt.DTypeLike) -> str:
     """Return the name of a dtype, ``"bfloat16"`` included.
 
     >>> dtype_name(BFLOAT16), dtype_name("f4")
     ('bfloat16', 'float32')
     """
-    dtype = np.dtype(dtype)
+    dtype = np.dtype(dtype)  # NumPy makes its name anew each time, which one token would feel: hence the cache
     return "bfloat16" if dtype == BFLOAT16 or dtype.name == "bfloat16" else dtype.name
 
 

@@ -2,7 +2,8 @@
 
 Both readouts are one form, ``y_t = p_t S_{t-1} + d_t v_t``: before the update p = q and d = q . (u k), after it
 p = q exp(log_decay) and d = q . k. So each token reads and writes the state once. Lanes run over values, which need
-no horizontal sums; a value never meets another, so blocks of them are independent work.
+no horizontal sums; a value never meets another, so blocks of them are independent work. Rows of S are cut out one by
+one, because a two-dimensional cut would no longer be known as contiguous.
 """
 
 import numpy as np
@@ -15,9 +16,9 @@ VALUES = 64
 
 
 @jit
-def _token(q, log_decay, k, v, bonus, before, S, y, w, p):
-    """Read one token's y (V,) from S (K, V) and update S in place; w, p (K,) are scratch."""
-    K, V = S.shape
+def _token(q, log_decay, k, v, bonus, before, S, i, y, w, p):
+    """Read one token's y (V,) from the values of S (K, ...) from i on and update them; w, p (K,) are scratch."""
+    K, V = S.shape[0], y.size
     decays = log_decay.size
     d = y.dtype.type(0)
     for j in range(K):
@@ -30,14 +31,14 @@ def _token(q, log_decay, k, v, bonus, before, S, y, w, p):
         for j in range(K):
             p[j] = q[j] * w[j]
             d += q[j] * k[j]
-    for i in range(V):
-        y[i] = d * v[i]
+    for c in range(V):
+        y[c] = d * v[c]
     for j in range(K):
-        row, wj, kj, pj = S[j], w[j], k[j], p[j]
-        for i in range(V):
-            s = row[i]
-            y[i] += pj * s
-            row[i] = wj * s + kj * v[i]
+        row, wj, kj, pj = S[j, i : i + V], w[j], k[j], p[j]
+        for c in range(V):
+            s = row[c]
+            y[c] += pj * s
+            row[c] = wj * s + kj * v[c]
 
 
 @kernel
@@ -58,8 +59,8 @@ def scan(
     blocks = (V + VALUES - 1) // VALUES
     for item in prange(N * H * blocks):
         n, h, i = item // (H * blocks), item // blocks % H, item % blocks * VALUES
-        S = state[n, h, :, i : min(i + VALUES, V)]
+        e = min(i + VALUES, V)
         w, p = np.empty(K, y.dtype), np.empty(K, y.dtype)
         for t in range(starts[n], stops[n]):
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
-            _token(q[t, h], g, k[t, h], v[t, h, i : i + VALUES], bonus[h], before, S, y[t, h, i : i + VALUES], w, p)
+            _token(q[t, h], g, k[t, h], v[t, h, i:e], bonus[h], before, state[n, h], i, y[t, h, i:e], w, p)

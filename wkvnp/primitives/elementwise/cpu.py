@@ -3,9 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import prange
 
 from ..._jit import Kernel, jit, kernel
+
+
+@jit
+def _row(operand, m):
+    """Return row m, or the only one."""
+    return operand[np.int64(m) if operand.shape[0] > 1 else 0]
 
 
 def loop(formula: Callable[..., Any], operands: int) -> Kernel:
@@ -20,14 +27,13 @@ def loop(formula: Callable[..., Any], operands: int) -> Kernel:
 
     def two(a, b, y):
         for m in prange(y.shape[0]):
-            p, q, out = a[m if a.shape[0] > 1 else 0], b[m if b.shape[0] > 1 else 0], y[m]
+            p, q, out = _row(a, m), _row(b, m), y[m]
             for c in range(out.size):
                 out[c] = f(p[c], q[c])
 
     def four(a, b, c, d, y):
         for m in prange(y.shape[0]):
-            p, q, out = a[m if a.shape[0] > 1 else 0], b[m if b.shape[0] > 1 else 0], y[m]
-            r, s = c[m if c.shape[0] > 1 else 0], d[m if d.shape[0] > 1 else 0]
+            p, q, r, s, out = _row(a, m), _row(b, m), _row(c, m), _row(d, m), y[m]
             for i in range(out.size):
                 out[i] = f(p[i], q[i], r[i], s[i])
 

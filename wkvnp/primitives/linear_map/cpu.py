@@ -9,7 +9,7 @@ from numba import prange
 from ..._jit import jit, kernel
 from ..._scalar import widen
 
-BLOCK = 32
+ROWS, COLUMNS = 32, 256
 
 
 @jit
@@ -29,22 +29,31 @@ def rows_by_outputs(
 ):
     """Multiply few rows by a matrix stored [out, in]: each weight row is read once."""
     M, O = y.shape
-    for block in prange((O + BLOCK - 1) // BLOCK):
-        for o in range(block * BLOCK, min((block + 1) * BLOCK, O)):
+    for block in prange((O + ROWS - 1) // ROWS):
+        for o in range(block * ROWS, min((block + 1) * ROWS, O)):
             w = weight[o]
             for m in range(M):
                 y[m, o] = _dot(w, x[m])
 
 
 @jit
-def _add_rows(x, weight, y):
-    """Set y (O,) to the sum of x[i] weight[i]."""
+def _add_rows(x, weight, begin, y):
+    """Set y (O,) to the sum of x[i] weight[i, begin:], four rows at a time so that y is passed over less often."""
+    zero = y.dtype.type(0)
+    whole = x.size // 4 * 4
     for o in range(y.size):
-        y[o] = y.dtype.type(0)
-    for i in range(x.size):
-        w, xi = weight[i], x[i]
+        y[o] = zero
+    for i in range(0, whole, 4):
+        end = begin + y.size
+        w0, w1 = weight[i, begin:end], weight[i + 1, begin:end]
+        w2, w3 = weight[i + 2, begin:end], weight[i + 3, begin:end]
+        x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
         for o in range(y.size):
-            y[o] += widen(w[o]) * xi
+            y[o] += (widen(w0[o]) * x0 + widen(w1[o]) * x1) + (widen(w2[o]) * x2 + widen(w3[o]) * x3)
+    for i in range(whole, x.size):
+        w0, x0 = weight[i, begin : begin + y.size], x[i]
+        for o in range(y.size):
+            y[o] += widen(w0[o]) * x0
 
 
 @kernel
@@ -55,11 +64,10 @@ def rows_by_inputs(
 ):
     """Multiply few rows by a matrix stored [in, out]."""
     M, O = y.shape
-    for block in prange((O + BLOCK - 1) // BLOCK):
-        begin, end = block * BLOCK, min((block + 1) * BLOCK, O)
-        w = weight[:, begin:end]
+    for block in prange((O + COLUMNS - 1) // COLUMNS):
+        begin, end = block * COLUMNS, min((block + 1) * COLUMNS, O)
         for m in range(M):
-            _add_rows(x[m], w, y[m, begin:end])
+            _add_rows(x[m], weight, begin, y[m, begin:end])
 
 
 @kernel
