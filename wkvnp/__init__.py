@@ -12,7 +12,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Model": ".models.language_model",
+    "Piece": ".generation.stream",
+    "Score": ".analysis.perplexity",
     "State": ".models.state",
+    "generate": ".generation.stream",
     "init": ".models.initial",
     "load": ".models",
     "load_state": ".models.state",
@@ -20,13 +23,19 @@ _HOMES = {
     "rwkv5": ".mechanisms.rwkv5",
     "rwkv6": ".mechanisms.rwkv6",
     "rwkv7": ".mechanisms.rwkv7",
+    "score": ".analysis.perplexity",
+    "set_threads": "._threads",
     "token_shift": ".mechanisms.token_shift",
+    "tokenizer": ".tokenizers",
 }
 """Public name -> the module that defines it."""
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from ._threads import set_threads
+    from .analysis.perplexity import Score, score
+    from .generation.stream import Piece, generate
     from .mechanisms.rwkv4 import rwkv4
     from .mechanisms.rwkv5 import rwkv5
     from .mechanisms.rwkv6 import rwkv6
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
     from .models.initial import init
     from .models.language_model import Model
     from .models.state import State, load_state
+    from .tokenizers import tokenizer
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from ._jit import FAST
+from ._jit import FAST, jit
 
 _OPTIONS = {"fastmath": FAST, "error_model": "numpy"}
 _INT32 = ir.IntType(32)
@@ -35,6 +35,11 @@ _P3, _P4, _P5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.flo
 def exp(x: Any) -> Any:
     """Return e to the power x."""
     return np.exp(x)
+
+
+def expm1(x: Any) -> Any:
+    """Return exp(x) - 1, exact to the last digits where x is near 0."""
+    return np.expm1(x)
 
 
 def sigmoid(x: Any) -> Any:
@@ -98,19 +103,37 @@ def _from_half(context: Any, bits: Any) -> Any:
     return types.float32(bits), generate
 
 
-def _exp32(x):
+@jit
+def _reduced(x):
+    """Return n and exp(r) - 1 with x = n ln2 + r, for x within the range of a float32."""
     clamped = _LOWEST if x < _LOWEST else x
     clamped = _HIGHEST if clamped > _HIGHEST else clamped
     n = np.floor(clamped * _LOG2E + _HALF)
     r = (clamped - n * _LN2_HIGH) - n * _LN2_LOW
     p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
-    value = (p * (r * r) + r + _ONE) * _power_of_two(n)
+    return n, p * (r * r) + r
+
+
+def _exp32(x):
+    n, fraction = _reduced(x)
+    value = (fraction + _ONE) * _power_of_two(n)
     return _ZERO if x < _LOWEST else value
+
+
+def _expm1_32(x):
+    n, fraction = _reduced(x)
+    power = _power_of_two(n)
+    return fraction * power + (power - _ONE)
 
 
 @overload(exp, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
 def _overload_exp(x):
     return _exp32 if x == types.float32 else lambda x: math.exp(x)
+
+
+@overload(expm1, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
+def _overload_expm1(x):
+    return _expm1_32 if x == types.float32 else lambda x: math.expm1(x)
 
 
 @overload(sigmoid, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]

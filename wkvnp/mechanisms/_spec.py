@@ -60,6 +60,7 @@ class Spec:
     output: str
     state_axes: str
     state_type: type[tuple[Any, ...]] | None = None
+    doubles: tuple[str, ...] = ()  # parts of the state that are float64 always
 
     def enter(self, values: Mapping[str, Any], state: Any, cu_seqlens: Any) -> Call:
         """Check the arguments and lay the sequences behind each other."""
@@ -99,7 +100,7 @@ class Spec:
         if self.state_type is None:
             return rng.standard_normal(shape).astype(dtype)
         aa, bb, pp = rng.standard_normal(shape), 1 + rng.random(shape), rng.standard_normal(shape)
-        return self.state_type(*(part.astype(dtype) for part in (aa, bb, pp)))
+        return self.state_type(aa.astype(dtype), bb.astype(dtype), pp)
 
     def _letters(self, i: Input, given: Mapping[str, Array], batched: bool) -> str:
         """Return the alternative whose number of axes fits, else the first, so that the message names it."""
@@ -126,7 +127,7 @@ class Spec:
             part = as_floats(self.name, label, value)
             part = part if batched else part[None]
             check_axes(self.name, label, part, self.state_axes, sizes)
-            return contiguous(part, dtype)
+            return contiguous(part, np.dtype(np.float64) if name in self.doubles else dtype)
 
         if self.state_type is None:
             return check("", state)

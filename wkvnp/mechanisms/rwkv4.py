@@ -9,16 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from ..kernels.wkv import wkv
+from ..kernels.wkv import EMPTY_EXPONENT, wkv
 from ._spec import Input, Spec
 
 Array = npt.NDArray[Any]
+
+__all__ = ["EMPTY_EXPONENT", "SPEC", "WKVState", "rwkv4"]
 
 
 class WKVState(NamedTuple):
     """What RWKV-4 carries: numerator ``aa exp(pp)`` and denominator ``bb exp(pp)`` of the weighted mean, each (B, C).
 
-    Two states are the same if ``aa exp(pp)`` and ``bb exp(pp)`` are, whatever pp is.
+    Two states are the same if ``aa exp(pp)`` and ``bb exp(pp)`` are, whatever pp is. pp is float64 always.
     """
 
     aa: Array
@@ -37,6 +39,7 @@ SPEC = Spec(
     output="B T C",
     state_axes="B C",
     state_type=WKVState,
+    doubles=("pp",),
 )
 
 
@@ -74,7 +77,7 @@ def rwkv4(
     y : ndarray, shape (B, T, C)
         Of the dtype of the inputs.
     state : WKVState
-        float32, or float64 if the inputs are. With `cu_seqlens` its first axis is N.
+        float32, or float64 if the inputs are; pp float64. With `cu_seqlens` its first axis is N.
 
     Raises
     ------

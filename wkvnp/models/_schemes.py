@@ -223,7 +223,7 @@ def refuse_relatives(names: Iterable[str], extras: Mapping[str, object], source:
 
 
 def version(tensors: Mapping[str, LazyTensor], source: str) -> str:
-    """Return the architecture of a file: ``"rwkv4"``, ``"rwkv5.0"``, ``"rwkv5.1"``, ``"rwkv5.2"``, ``"rwkv6"``, ``"rwkv7"``.
+    """Return the architecture of a file, by the tensors that its first block has.
 
     Parameters
     ----------
@@ -231,6 +231,11 @@ def version(tensors: Mapping[str, LazyTensor], source: str) -> str:
         The tensors under original names.
     source : str
         What to call the file in an error.
+
+    Returns
+    -------
+    str
+        ``"rwkv4"``, ``"rwkv5.0"``, ``"rwkv5.1"``, ``"rwkv5.2"``, ``"rwkv6"`` or ``"rwkv7"``.
 
     Raises
     ------

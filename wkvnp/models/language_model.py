@@ -18,7 +18,7 @@ from .._dtypes import narrow, widen
 from ..checkpoints import save_safetensors
 from ..checkpoints.naming import Norm, flatten
 from ..errors import ShapeError, StateError
-from ..mechanisms.rwkv4 import WKVState
+from ..mechanisms.rwkv4 import EMPTY_EXPONENT, WKVState
 from ..primitives.linear_map import embedding, linear_map
 from ..primitives.norm import layer_norm
 from .state import LayerState, State, fingerprint_of
@@ -209,7 +209,7 @@ class Model:
 
         def wkv(n: int) -> Array | WKVState:
             if c.n_head == 0:
-                return WKVState(zeros(c.n_att), zeros(c.n_att), zeros(c.n_att) - self._dtype.type(1e38))
+                return WKVState(zeros(c.n_att), zeros(c.n_att), np.full((batch, c.n_att), EMPTY_EXPONENT))
             start = zeros(c.n_head, c.head_size, c.head_size)
             if (name := f"blocks.{n}.att.time_state") in tuned:
                 start += widen(tuned[name]).swapaxes(1, 2)

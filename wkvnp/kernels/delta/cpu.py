@@ -3,14 +3,15 @@
 ``y_t = (q exp(log_decay)) S_{t-1} + (q . b) s_t + (q . k) v_t`` needs the old state only, so one pass over S reads
 both s_t = a_t S_{t-1} and y_t, and a second one writes. The delta rule is the case b = -beta k: its two writes are
 one outer product. Lanes run over values; rows of S are cut out one by one, because a two-dimensional cut would no
-longer be known as contiguous, which made these loops six times slower.
+longer be known as contiguous, which made these loops six times slower. The state decays by adding
+``expm1(log_decay) S``, which keeps the digits of a slow decay that a factor near 1 has not.
 """
 
 import numpy as np
 from numba import prange
 
 from ..._jit import jit, kernel
-from ..._scalar import exp
+from ..._scalar import expm1
 
 VALUES = 64
 
@@ -31,14 +32,14 @@ def _read(S, i, a, p, s, y):
 
 
 @jit
-def _dplr_token(q, log_decay, k, v, a, b, S, i, y, w, p, s):
-    """One token of the diagonal-plus-low-rank form, for the values from i on; w, p (K,) and s (V,) are scratch."""
+def _dplr_token(q, log_decay, k, v, a, b, S, i, y, loss, p, s):
+    """One token of the diagonal-plus-low-rank form, for the values from i on; loss, p (K,) and s (V,) are scratch."""
     K, V = S.shape[0], y.size
     decays = log_decay.size
     qb, qk = y.dtype.type(0), y.dtype.type(0)
     for j in range(K):
-        w[j] = exp(log_decay[j if decays > 1 else 0])
-        p[j] = q[j] * w[j]
+        loss[j] = expm1(log_decay[j if decays > 1 else 0])
+        p[j] = q[j] + q[j] * loss[j]
     for j in range(K):
         qb += q[j] * b[j]
         qk += q[j] * k[j]
@@ -46,9 +47,9 @@ def _dplr_token(q, log_decay, k, v, a, b, S, i, y, w, p, s):
     for c in range(V):
         y[c] += qb * s[c] + qk * v[c]
     for j in range(K):
-        row, wj, bj, kj = S[j, i : i + V], w[j], b[j], k[j]
+        row, lj, bj, kj = S[j, i : i + V], loss[j], b[j], k[j]
         for c in range(V):
-            row[c] = wj * row[c] + bj * s[c] + kj * v[c]
+            row[c] += lj * row[c] + (bj * s[c] + kj * v[c])
 
 
 @kernel
@@ -70,22 +71,22 @@ def scan_dplr(
     for item in prange(N * H * blocks):
         n, h, i = item // (H * blocks), item // blocks % H, item % blocks * VALUES
         e = min(i + VALUES, V)
-        w, p, s = np.empty(K, y.dtype), np.empty(K, y.dtype), np.empty(e - i, y.dtype)
+        loss, p, s = np.empty(K, y.dtype), np.empty(K, y.dtype), np.empty(e - i, y.dtype)
         for t in range(starts[n], stops[n]):
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
-            _dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], w, p, s)
+            _dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], loss, p, s)
 
 
 @jit
-def _delta_token(q, log_decay, k, v, beta, S, i, y, w, p, a, s):
-    """One token of the delta rule, for the values from i on; w, p, a (K,) and s (V,) are scratch."""
+def _delta_token(q, log_decay, k, v, beta, S, i, y, loss, p, a, s):
+    """One token of the delta rule, for the values from i on; loss, p, a (K,) and s (V,) are scratch."""
     K, V = S.shape[0], y.size
     decays = log_decay.size
     qk = y.dtype.type(0)
     for j in range(K):
-        w[j] = exp(log_decay[j if decays > 1 else 0])
-        p[j] = q[j] * w[j]
-        a[j] = k[j] * w[j]
+        loss[j] = expm1(log_decay[j if decays > 1 else 0])
+        p[j] = q[j] + q[j] * loss[j]
+        a[j] = k[j] + k[j] * loss[j]
     for j in range(K):
         qk += q[j] * k[j]
     _read(S, i, a, p, s, y)
@@ -93,9 +94,9 @@ def _delta_token(q, log_decay, k, v, beta, S, i, y, w, p, a, s):
         s[c] = beta * (v[c] - s[c])
         y[c] += qk * s[c]
     for j in range(K):
-        row, wj, kj = S[j, i : i + V], w[j], k[j]
+        row, lj, kj = S[j, i : i + V], loss[j], k[j]
         for c in range(V):
-            row[c] = wj * row[c] + kj * s[c]
+            row[c] += lj * row[c] + kj * s[c]
 
 
 @kernel
@@ -116,7 +117,7 @@ def scan_delta_rule(
     for item in prange(N * H * blocks):
         n, h, i = item // (H * blocks), item // blocks % H, item % blocks * VALUES
         e = min(i + VALUES, V)
-        w, p, a, s = np.empty(K, y.dtype), np.empty(K, y.dtype), np.empty(K, y.dtype), np.empty(e - i, y.dtype)
+        loss, p, a, s = np.empty(K, y.dtype), np.empty(K, y.dtype), np.empty(K, y.dtype), np.empty(e - i, y.dtype)
         for t in range(starts[n], stops[n]):
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
-            _delta_token(q[t, h], g, k[t, h], v[t, h, i:e], beta[t, h], state[n, h], i, y[t, h, i:e], w, p, a, s)
+            _delta_token(q[t, h], g, k[t, h], v[t, h, i:e], beta[t, h], state[n, h], i, y[t, h, i:e], loss, p, a, s)

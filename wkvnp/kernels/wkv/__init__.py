@@ -2,7 +2,7 @@
 
 ``y_t = (n_{t-1} + e^{u + k_t} v_t) / (d_{t-1} + e^{u + k_t})`` with ``n_t = e^{log_decay} n_{t-1} + e^{k_t} v_t`` and
 ``d_t = e^{log_decay} d_{t-1} + e^{k_t}``. The state is (aa, bb, pp) with ``n = aa e^{pp}`` and ``d = bb e^{pp}``,
-where pp is the largest exponent met so far, so that nothing overflows.
+where pp is the largest exponent met so far, so that nothing overflows; pp is float64 whatever the rest is.
 
 Letters: M tokens of N packed sequences, C channels.
 """
@@ -32,7 +32,7 @@ def wkv(
         Log of the decay per token, at most 0, and the log bonus of the current token.
     k, v : ndarray (M, C)
     state : tuple (aa, bb, pp), each (N, C), or None
-        Not changed.
+        Not changed; pp may be of any floating dtype.
     offsets : ndarray of int64 (N + 1,)
 
     Returns
@@ -45,9 +45,9 @@ def wkv(
     N, C = offsets.size - 1, k.shape[1]
     y = np.empty_like(v)
     if state is None:
-        aa, bb, pp = np.zeros((N, C), v.dtype), np.zeros((N, C), v.dtype), np.full((N, C), EMPTY_EXPONENT, v.dtype)
+        aa, bb, pp = np.zeros((N, C), v.dtype), np.zeros((N, C), v.dtype), np.full((N, C), EMPTY_EXPONENT)
     else:
-        aa, bb, pp = (part.copy() for part in state)
+        aa, bb, pp = state[0].copy(), state[1].copy(), state[2].astype(np.float64)
     for starts, stops in time_windows(offsets, 16 * C):
         cpu.scan(starts, stops, log_decay, u, k, v, aa, bb, pp, y)
     return y, (aa, bb, pp)

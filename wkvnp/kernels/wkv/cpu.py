@@ -1,4 +1,8 @@
-"""Compiled loop of the WKV of RWKV-4: channels are independent, so lanes and workers run over them."""
+"""Compiled loop of the WKV of RWKV-4: channels are independent, so lanes and workers run over them.
+
+The exponents are float64 even beside float32 sums: a float32 near 60 keeps six digits of a decay, and over 1,023 tokens
+of slow decays that made an error of 2e-5 of the output.
+"""
 
 from numba import prange
 
@@ -11,14 +15,15 @@ CHANNELS = 64
 @jit
 def _token(log_decay, u, k, v, aa, bb, pp, y):
     """One token of a block of channels. Of each pair of exponentials the larger is exactly 1: compute the other."""
-    one = y.dtype.type(1)
+    number = y.dtype.type
+    one = number(1)
     for c in range(y.size):
-        gap = pp[c] - (u[c] + k[c])
+        gap = number(pp[c] - k[c] - u[c])
         e = exp(-abs(gap))
         old, new = (one, e) if gap > 0 else (e, one)
         y[c] = (old * aa[c] + new * v[c]) / (old * bb[c] + new)
         decayed = pp[c] + log_decay[c]
-        gap = decayed - k[c]
+        gap = number(decayed - k[c])
         e = exp(-abs(gap))
         old, new = (one, e) if gap > 0 else (e, one)
         aa[c] = old * aa[c] + new * v[c]
@@ -36,7 +41,7 @@ def scan(
     v,  # IN  (M, C)
     aa,  # INOUT (N, C) numerator / exp(pp)
     bb,  # INOUT (N, C) denominator / exp(pp)
-    pp,  # INOUT (N, C) largest exponent so far
+    pp,  # INOUT (N, C) float64, largest exponent so far
     y,  # OUT (M, C)
 ):
     """Walk every sequence and block of channels."""

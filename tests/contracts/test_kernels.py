@@ -1,0 +1,160 @@
+"""What every kernel form promises, on every case of the list."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import wkvnp.kernels.delta
+import wkvnp.kernels.linear
+import wkvnp.kernels.wkv
+from wkvnp import set_threads
+
+from contracts.cases import CASES, Case
+from contracts.tolerance import SCAN, assert_close
+
+by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+class NaNMemory:
+    """NumPy whose uninitialised memory is NaN, so that an element a kernel forgets is seen."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def empty(self, shape: Any, dtype: Any = float) -> np.ndarray:
+        return np.full(shape, np.nan, dtype)
+
+    def empty_like(self, array: np.ndarray) -> np.ndarray:
+        return np.full(array.shape, np.nan, array.dtype)
+
+
+@pytest.fixture(autouse=True)
+def nan_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (wkvnp.kernels.linear, wkvnp.kernels.delta, wkvnp.kernels.wkv):
+        monkeypatch.setattr(module, "np", NaNMemory())
+
+
+def cast(tree: Any, dtype: str) -> Any:
+    if tree is None or isinstance(tree, np.ndarray):
+        return tree if tree is None else tree.astype(dtype)
+    if isinstance(tree, dict):
+        return {name: cast(value, dtype) for name, value in tree.items()}
+    return tuple(cast(value, dtype) for value in tree)
+
+
+def parts(state: Any) -> tuple[np.ndarray, ...]:
+    return state if isinstance(state, tuple) else (state,)
+
+
+def select(state: Any, n: int) -> Any:
+    return None if state is None else tuple(p[n] for p in state) if isinstance(state, tuple) else state[n]
+
+
+def assert_state_close(case: Case, actual: Any, oracle: Any, tolerance: Any) -> None:
+    if case.name == "wkv":  # scaled by another exponent it is the same state: compare log d and n / d
+        for part in (actual, oracle):
+            assert np.all(part[1] >= 0)
+        logs = [part[2].astype(np.float64) + np.log(part[1].astype(np.float64)) for part in (actual, oracle)]
+        means = [part[0].astype(np.float64) / part[1] for part in (actual, oracle)]
+        assert_close(logs[0][None], logs[1][None], tolerance, "log denominator")
+        assert_close(means[0][None], means[1][None], tolerance, "mean")
+    else:
+        assert_close(actual[None], oracle[None], tolerance, "state")
+
+
+@by_case
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("T", [0, 1, 2, 37, 1023])
+@pytest.mark.parametrize("given", [True, False], ids=["state", "no state"])
+def test_agrees_with_oracle(case: Case, dtype: str, T: int, given: bool) -> None:
+    rng = np.random.default_rng(T)
+    inputs, state = cast(case.draw(rng, T, 1), dtype)
+    state = state if given else None
+    y, final = case.run(inputs, state, np.array([0, T]))
+    oracle_y, oracle_state = case.oracle(inputs, select(state, 0))
+    assert y.dtype == dtype
+    assert_close(y, oracle_y, SCAN[dtype])
+    if T or given:
+        assert_state_close(case, select(final, 0), oracle_state, SCAN[dtype])
+
+
+@by_case
+def test_cutting_anywhere_changes_no_bit(case: Case) -> None:
+    inputs, state = cast(case.draw(np.random.default_rng(1), 29, 1), "float32")
+    whole, final = case.run(inputs, state, np.array([0, 29]))
+    for cut in (0, 1, 13, 28, 29):
+        first, carried = case.run(case.sequence(inputs, 0, cut), state, np.array([0, cut]))
+        second, end = case.run(case.sequence(inputs, cut, 29), carried, np.array([0, 29 - cut]))
+        np.testing.assert_array_equal(np.concatenate([first, second]), whole)
+        for a, b in zip(parts(end), parts(final), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@by_case
+def test_batch_and_ragged_equal_single_sequences(case: Case) -> None:
+    offsets = np.array([0, 7, 7, 8, 31])
+    inputs, state = cast(case.draw(np.random.default_rng(2), 31, 4), "float32")
+    y, final = case.run(inputs, state, offsets)
+    for n, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        single = tuple(p[n : n + 1] for p in state) if isinstance(state, tuple) else state[n : n + 1]
+        alone, after = case.run(case.sequence(inputs, begin, end), single, np.array([0, end - begin]))
+        np.testing.assert_array_equal(y[begin:end], alone)
+        for a, b in zip(parts(final), parts(after), strict=True):
+            np.testing.assert_array_equal(a[n : n + 1], b)
+
+
+@by_case
+def test_inputs_and_state_are_untouched(case: Case) -> None:
+    inputs, state = cast(case.draw(np.random.default_rng(3), 9, 2), "float32")
+    before = [a.copy() for a in (*inputs.values(), *parts(state))]
+    case.run(inputs, state, np.array([0, 4, 9]))
+    for now, then in zip((*inputs.values(), *parts(state)), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@by_case
+def test_same_bits_for_any_number_of_threads(case: Case) -> None:
+    inputs, state = cast(case.draw(np.random.default_rng(4), 64, 3), "float32")
+    results = []
+    try:
+        for threads in (1, 2):
+            set_threads(threads)
+            results.append(case.run(inputs, state, np.array([0, 20, 41, 64])))
+    finally:
+        set_threads(None)
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    for a, b in zip(parts(results[0][1]), parts(results[1][1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@by_case
+def test_short_launches_change_no_bit(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, state = cast(case.draw(np.random.default_rng(5), 50, 2), "float32")
+    offsets = np.array([0, 33, 50])
+    whole = case.run(inputs, state, offsets)
+    monkeypatch.setattr("wkvnp._shapes._LONGEST_LAUNCH", 5000)
+    cut = case.run(inputs, state, offsets)
+    np.testing.assert_array_equal(whole[0], cut[0])
+    for a, b in zip(parts(whole[1]), parts(cut[1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.interpreted
+@by_case
+def test_small_case(case: Case) -> None:
+    inputs, state = cast(case.draw(np.random.default_rng(6), 4, 1), "float64")
+    y, final = case.run(inputs, state, np.array([0, 4]))
+    oracle_y, oracle_state = case.oracle(inputs, select(state, 0))
+    assert_close(y, oracle_y, SCAN["float64"])
+    assert_state_close(case, select(final, 0), oracle_state, SCAN["float64"])
+
+
+def test_wkv_survives_keys_of_any_size() -> None:
+    k = np.array([[60.0], [-60.0], [60.0], [-1000.0], [1000.0]], np.float32)
+    v = np.arange(5, dtype=np.float32)[:, None]
+    y, (aa, bb, pp) = wkvnp.kernels.wkv.wkv(
+        np.float32([-0.5]), np.float32([0.3]), k, v, None, np.array([0, 5])
+    )
+    assert np.isfinite(y).all() and np.isfinite(aa).all() and np.isfinite(bb).all() and np.isfinite(pp).all()
+    assert y[4] == pytest.approx(4.0)

@@ -1,0 +1,110 @@
+"""The only place where Numba's options are written.
+
+`jit` is for functions that other compiled functions call, `kernel` for the loops that Python calls. A kernel compiles,
+or loads its machine code from disk (`_compile_cache`), when it is first called with arguments of some types. Importing
+this module does not import Numba.
+
+Python hears Ctrl-C only between launches. Hence one launch must not take longer than about 0.1 s: callers cut
+longer work along time and launch again.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from . import _threads
+from ._compile_cache import KernelCache
+from ._threads import set_threads, threads
+
+__all__ = ["FAST", "Kernel", "jit", "kernel", "set_threads", "threads"]
+
+# Not "nnan" and "ninf": a running maximum starts at minus infinity, and NaN must stay visible.
+FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Compile a function that other compiled functions call."""
+    return _dispatcher(function, parallel=False)
+
+
+def kernel(function: Callable[..., None], *, name: str | None = None) -> Kernel:
+    """Compile a function that Python calls, whose outer loop is a ``prange``.
+
+    Parameters
+    ----------
+    function : function
+        Takes arrays and numbers; writes its results into some of the arrays.
+    name : str, optional
+        What tells it from others that the same factory makes.
+    """
+    assert isinstance(function, FunctionType)
+    return Kernel(function, name)
+
+
+class Kernel:
+    """A compiled loop: arrays in, results written into arrays it is given.
+
+    Calling it shares the outer loop among the threads (`threads`); `serial` keeps it on the calling thread.
+    """
+
+    def __init__(self, function: FunctionType, name: str | None = None) -> None:
+        self.function = function
+        self.name = f"{function.__module__}.{function.__qualname__}" + (f"[{name}]" if name else "")
+        self._parallel: Any = None
+        self._serial: Any = None
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}>"
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run on as many threads as there are."""
+        if not _threads.share():
+            self.serial(*arguments)
+        elif _threads.turnstile is None:
+            (self._parallel or self._compile(parallel=True))(*arguments)
+        else:
+            with _threads.turnstile:
+                (self._parallel or self._compile(parallel=True))(*arguments)
+
+    def serial(self, *arguments: Any) -> None:
+        """Run on the calling thread: for work too small to share."""
+        (self._serial or self._compile(parallel=False))(*arguments)
+
+    def _compile(self, *, parallel: bool) -> Any:
+        dispatcher = _dispatcher(self.function, parallel=parallel)
+        if hasattr(dispatcher, "_cache"):  # not with NUMBA_DISABLE_JIT=1, which leaves the Python function
+            dispatcher._cache = KernelCache(self.function, f"{self.name} {parallel=} {sorted(FAST)}")
+        if parallel:
+            self._parallel = dispatcher
+        else:
+            self._serial = dispatcher
+        return dispatcher
+
+
+def _dispatcher(function: Callable[..., Any], *, parallel: bool) -> Any:
+    return _numba().njit(fastmath=FAST, error_model="numpy", nogil=True, parallel=parallel)(function)
+
+
+@functools.cache
+def _numba() -> Any:
+    """Return Numba, made safe for machine code from several processes.
+
+    Numba's symbols hold a function's name and a number, which counts from 1 in every process. Two functions of one
+    factory, compiled by two processes, so got the same symbol, and a third process that loaded both from disk ran
+    one in place of the other, without an error. Counting from a random number keeps them apart.
+    """
+    import numba
+    from numba.core.bytecode import FunctionIdentity
+
+    def count_from_a_random_number() -> None:
+        FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "big"))
+
+    count_from_a_random_number()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=count_from_a_random_number)
+    return numba
