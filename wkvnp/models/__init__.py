@@ -99,7 +99,7 @@ def weights_of(architecture: str) -> type[Any]:
 def _config(architecture: str, weights: Any, sizes: dict[str, int], eps: float, source: str) -> Config:
     """Return the sizes of a model, and check what letters alone cannot."""
     heads = 0 if architecture == "rwkv4" else sizes["H"]
-    size = sizes.get("N", sizes["A"] // heads if heads else 0)
+    size = sizes.get("N", sizes["A"] // heads) if heads else 0
     if heads * size != sizes["A"] and heads:
         raise CheckpointError(
             f"{source}: the attention width must be heads x head size; got {sizes['A']} with {heads} heads"

@@ -64,7 +64,7 @@ def init(
     if architecture != "rwkv4" and n_embd % head_size:
         raise ShapeError(f"init: head_size must divide n_embd={n_embd}; got {head_size}")
     stored, rng = float_dtype(dtype), np.random.default_rng(rng)
-    sizes = _sizes(architecture, n_embd, vocab_size, head_size)
+    sizes = _sizes(architecture, n_layer, n_embd, vocab_size, head_size)
     declared = weights_of(architecture)
     shapes = declare(declared, sizes, n_layer, _is_present)
     arrays: dict[str, Array] = {}
@@ -77,7 +77,7 @@ def init(
     return Model(module_of(architecture), config, weights)
 
 
-def _sizes(architecture: str, n_embd: int, vocab_size: int, head_size: int) -> dict[str, int]:
+def _sizes(architecture: str, n_layer: int, n_embd: int, vocab_size: int, head_size: int) -> dict[str, int]:
     """Return the size of every axis letter, by the rules of the published models."""
     sizes = {"C": n_embd, "A": n_embd, "V": vocab_size, "H": n_embd // head_size, "N": head_size}
     sizes["F"] = 4 * n_embd if architecture in ("rwkv4", "rwkv7") else max(32, int(3.5 * n_embd) // 32 * 32)
@@ -87,7 +87,8 @@ def _sizes(architecture: str, n_embd: int, vocab_size: int, head_size: int) -> d
     def rank(factor: float, power: float) -> int:
         return max(32, 32 * round(factor * n_embd**power / 32))
 
-    return sizes | {"Dw": rank(1.8, 0.5), "Da": rank(1.8, 0.5), "Dv": rank(1.3, 0.5), "Dg": rank(0.6, 0.8)}
+    sizes |= {"Dw": rank(1.8, 0.5), "Da": rank(1.8, 0.5), "Dg": rank(0.6, 0.8)}
+    return sizes | ({"Dv": rank(1.3, 0.5)} if n_layer > 1 else {})
 
 
 def _is_present(name: str) -> bool:

@@ -249,9 +249,10 @@ class Model:
 
     def _pack(self, tokens: Tokens) -> tuple[Array, Array, _Restore]:
         """Lay the sequences behind each other and remember how they came."""
-        ragged = isinstance(tokens, (list, tuple)) and any(np.ndim(part) == 1 for part in tokens)
-        if isinstance(tokens, (list, tuple)) and ragged:
+        if isinstance(tokens, (list, tuple)) and len(tokens) and not isinstance(tokens[0], (int, np.integer)):
             sequences = [self._check_tokens(part) for part in tokens]
+            if any(part.ndim != 1 for part in sequences):
+                raise ShapeError("model: tokens must be one sequence, or a list of sequences; got a mixture")
             equal = len({part.size for part in sequences}) == 1
             offsets = np.cumsum([0] + [part.size for part in sequences])
             shape = (len(sequences), sequences[0].size) if equal else None
@@ -264,7 +265,10 @@ class Model:
         return array.reshape(-1), offsets, _Restore(array.shape, offsets)
 
     def _check_tokens(self, tokens: Any) -> Array:
-        array = np.asarray(tokens)
+        try:
+            array = np.asarray(tokens)
+        except ValueError as error:
+            raise ShapeError(f"model: tokens must be one sequence, or a list of sequences; {error}") from None
         if array.size == 0:
             array = array.astype(np.int64)
         if array.dtype.kind not in "iu":

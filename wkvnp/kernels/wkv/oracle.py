@@ -6,7 +6,7 @@ import numpy as np
 def wkv(log_decay, u, k, v, aa=None, bb=None, pp=None):
     """Return y (T, C) and (aa, bb, pp) as the sums scaled by their largest exponent.
 
-    log_decay, u (C,); k, v (T, C). Sums run in long double, where exp(|k|) up to 11,000 is finite.
+    log_decay, u (C,); k, v (T, C). Sums run in long double where the platform has one.
     """
     T, C = k.shape
     real = np.longdouble

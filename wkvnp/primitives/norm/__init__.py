@@ -36,9 +36,10 @@ def group_norm(x: Array, weight: Array, bias: Array, groups: int, eps: float) ->
 
     x = np.ascontiguousarray(x)
     y = np.empty_like(x)
-    parts = [part.reshape(groups, -1) for part in (weight, bias)]
+    shape = (groups, x.shape[1] // groups)
+    parts = [part.reshape(shape) for part in (weight, bias)]
     run = cpu.standardize.serial if x.size <= _SMALL else cpu.standardize
-    run(x.reshape(len(x), groups, -1), *parts, x.dtype.type(eps), y.reshape(len(x), groups, -1))
+    run(x.reshape(-1, *shape), *parts, x.dtype.type(eps), y.reshape(-1, *shape))
     return y
 
 

@@ -1,0 +1,194 @@
+"""The steps between mechanisms, against NumPy in float64."""
+
+import numpy as np
+import pytest
+
+from wkvnp import _scalar as scalar
+from wkvnp._dtypes import BFLOAT16, narrow, widen
+from wkvnp._jit import kernel
+from wkvnp.primitives import linear_map as linear_map_module
+from wkvnp.primitives.elementwise import elementwise, relu_squared, sigmoid, silu, tanh
+from wkvnp.primitives.linear_map import FEW_ROWS, embedding, linear_map, low_rank, low_rank_groups
+from wkvnp.primitives.norm import group_norm, l2_normalize, layer_norm
+from wkvnp.primitives.shift import mix, shift
+
+RNG = np.random.default_rng(0)
+
+
+def draw(*shape: int, dtype: str = "float32") -> np.ndarray:
+    return RNG.standard_normal(shape).astype(dtype)
+
+
+def close(actual: np.ndarray, expected: np.ndarray, tolerance: float = 2e-6) -> None:
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max(initial=0) <= tolerance * max(1, np.abs(expected).max(initial=0))
+
+
+@pytest.mark.parametrize("stored", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("rows", [0, 1, 5, FEW_ROWS, FEW_ROWS + 1, 70])
+def test_linear_map(stored: str, rows: int) -> None:
+    dtype = "float64" if stored == "float64" else "float32"
+    weight, x = narrow(draw(37, 29), stored), draw(rows, 29, dtype=dtype)
+    y = linear_map(x, weight)
+    assert y.dtype == dtype
+    close(y, x.astype(np.float64) @ widen(weight).astype(np.float64).T)
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+def test_linear_map_in_blocks(stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, x = narrow(draw(37, 29), stored), draw(70, 29)
+    whole = linear_map(x, weight)
+    monkeypatch.setattr(linear_map_module, "_BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr(linear_map_module, "_LONGEST_PRODUCT", 5000)
+    close(linear_map(x, weight), whole)
+
+
+def test_rows_do_not_feel_each_other() -> None:
+    weight, x = draw(2000, 300), draw(FEW_ROWS, 300)  # large enough for several threads
+    together = linear_map(x, weight)
+    for m in (0, 7, FEW_ROWS - 1):
+        np.testing.assert_array_equal(linear_map(x[m : m + 1], weight)[0], together[m])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
+def test_low_rank(rows: int, stored: str) -> None:
+    x, down, up = draw(rows, 27), narrow(draw(27, 5), stored), narrow(draw(5, 301), stored)
+    close(low_rank(x, down, up, tanh), np.tanh(x @ widen(down)) @ widen(up), 5e-6)
+    groups = narrow(draw(3, 5, 21), stored)
+    wide = narrow(draw(27, 15), stored)
+    hidden = np.tanh(x @ widen(wide)).reshape(rows, 3, 5)
+    close(low_rank_groups(x, wide, groups, tanh), np.einsum("mgr,gro->gmo", hidden, widen(groups)), 5e-6)
+
+
+def test_embedding() -> None:
+    table = narrow(draw(7, 3), BFLOAT16)
+    np.testing.assert_array_equal(embedding(table, np.array([6, 0])), widen(table)[[6, 0]])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 700])
+def test_norms(rows: int) -> None:
+    x, weight, bias = draw(rows, 60), draw(60), draw(60)
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-5) * weight + bias
+    close(layer_norm(x, weight, bias), expected)
+    parts = wide.reshape(rows, 5, 12)
+    expected = (parts - parts.mean(2, keepdims=True)) / np.sqrt(parts.var(2, keepdims=True) + 64e-5)
+    close(group_norm(x, weight, bias, 5, 64e-5), expected.reshape(rows, 60) * weight + bias)
+
+
+def test_norms_of_worked_examples() -> None:
+    one, none = np.ones(4), np.zeros(4)
+    x = np.array([[1.0, 2, 4, -3], [0.01, 0.02, 0.4, -0.3]])
+    assert layer_norm(x[:1], one, none)[0] == pytest.approx([0, 0.392231969, 1.176695906, -1.568927874], abs=1e-8)
+    expected = [-0.998722452, 0.998722452, 0.999973879, -0.999973879]
+    assert group_norm(x, one, none, 2, 64e-5)[0] == pytest.approx(expected, abs=1e-8)
+    expected = [-0.193891684, 0.193891684, 0.997397946, -0.997397946]
+    assert group_norm(x, one, none, 2, 64e-5)[1] == pytest.approx(expected, abs=1e-8)
+    expected = [-0.845154255, 0.845154255, 0.999959186, -0.999959186]
+    assert group_norm(x, one, none, 2, 1e-5)[1] == pytest.approx(expected, abs=1e-8)
+
+
+def test_a_large_mean_keeps_its_digits() -> None:
+    x = draw(3, 64) + np.float32(1000)
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-5)
+    close(layer_norm(x, np.ones(64, np.float32), np.zeros(64, np.float32)), expected, 2e-4)
+
+
+def test_l2_normalize() -> None:
+    x = draw(2, 3, 5)
+    close(l2_normalize(x), x / np.linalg.norm(x, axis=-1, keepdims=True))
+    assert not l2_normalize(np.zeros((1, 2), np.float32)).any()
+
+
+def test_shift_of_packed_sequences() -> None:
+    x, carried = draw(6, 2), draw(4, 2)
+    previous, last = shift(x, carried, np.array([0, 3, 3, 5, 6]))
+    np.testing.assert_array_equal(previous, [carried[0], x[0], x[1], carried[2], x[3], carried[3]])
+    np.testing.assert_array_equal(last, [x[2], carried[1], x[4], x[5]])
+
+
+@pytest.mark.parametrize("rows", [1, 300])
+@pytest.mark.parametrize("per_token", [True, False])
+def test_mix(rows: int, per_token: bool) -> None:
+    x, previous, share = draw(rows, 50), draw(rows, 50), draw(4, rows if per_token else 1, 50)
+    close(mix(x, previous, share), x + (previous - x) * share)
+
+
+@pytest.mark.parametrize("rows", [1, 300])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_elementwise_functions(rows: int, dtype: str) -> None:
+    x = 10 * draw(rows, 150, dtype=dtype)
+    tolerance = 5e-7 if dtype == "float32" else 1e-14
+    wide = x.astype(np.float64)
+    close(sigmoid(x), 1 / (1 + np.exp(-wide)), tolerance)
+    close(silu(x), wide / (1 + np.exp(-wide)), tolerance)
+    close(tanh(x), np.tanh(wide), tolerance)
+    close(relu_squared(x), np.maximum(wide, 0) ** 2, tolerance)
+    assert sigmoid(x).dtype == dtype
+
+
+def test_elementwise_keeps_nan_and_infinity() -> None:
+    x = np.array([np.nan, np.inf, -np.inf, 1000, -1000], np.float32)
+    np.testing.assert_array_equal(relu_squared(x), [np.nan, np.inf, 0, 1e6, 0])
+    np.testing.assert_allclose(sigmoid(x), [np.nan, 1, 0, 1, 0], atol=1e-38)
+    np.testing.assert_array_equal(tanh(x), [np.nan, 1, -1, 1, -1])
+
+
+@elementwise
+def weighted(a: float, b: float, c: float, d: float) -> float:
+    return a * scalar.sigmoid(b) + c * d
+
+
+def test_elementwise_formula_of_four_with_vectors() -> None:
+    a, b, c, d = draw(5, 9), draw(9), draw(5, 9), draw(9)
+    close(weighted(a, b, c, d), a / (1 + np.exp(-b)) + c * d)
+
+
+@kernel
+def exponentials(x, e, m):  # type: ignore[no-untyped-def]
+    for i in range(x.size):
+        e[i] = scalar.exp(x[i])
+        m[i] = scalar.expm1(x[i])
+
+
+@kernel
+def widened(x, y):  # type: ignore[no-untyped-def]
+    for i in range(x.size):
+        y[i] = scalar.widen(x[i])
+
+
+def test_exponentials_in_float32() -> None:
+    x = np.concatenate([np.linspace(-87, 88, 1_000_001), -np.logspace(-30, 1.9, 100_001)]).astype(np.float32)
+    e, m = np.empty_like(x), np.empty_like(x)
+    exponentials.serial(x, e, m)
+    wide = x.astype(np.float64)
+    assert np.abs(e / np.exp(wide) - 1).max() <= 3.5e-7
+    assert np.abs(m / np.expm1(wide) - 1).max() <= 5e-7
+    limits = np.array([-1000, -np.inf, np.nan, 0], np.float32)
+    exponentials.serial(limits, e[:4], m[:4])
+    np.testing.assert_array_equal(e[:4], [0, 0, np.nan, 1])
+    np.testing.assert_array_equal(m[:4], [-1, -1, np.nan, 0])
+
+
+def test_every_16_bit_number_is_widened_exactly() -> None:
+    bits = np.arange(65536).astype(np.uint16)
+    y = np.empty(65536, np.float32)
+    widened.serial(bits, y)
+    np.testing.assert_array_equal(y.view(np.uint32), bits.astype(np.uint32) << 16)
+    widened.serial(bits.view(np.int16), y)
+    np.testing.assert_array_equal(y, bits.view(np.float16).astype(np.float32))
+
+
+def test_bfloat16_agrees_with_ml_dtypes() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="the other implementation of bfloat16")
+    bits = RNG.integers(0, 2**32, 100_000, dtype=np.uint32)
+    x = bits.view(np.float32)
+    with np.errstate(all="ignore"):
+        expected = x.astype(ml_dtypes.bfloat16)
+    ours, theirs = narrow(x, BFLOAT16)["bfloat16"], expected.view(np.uint16)
+    nan = np.isnan(x)
+    np.testing.assert_array_equal(ours[~nan], theirs[~nan])
+    assert np.isnan(widen(narrow(x, BFLOAT16))[nan]).all()
+    np.testing.assert_array_equal(widen(expected[~nan]), widen(narrow(x, BFLOAT16))[~nan])
