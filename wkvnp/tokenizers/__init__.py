@@ -1,0 +1,202 @@
+"""Text to token ids and back.
+
+Three vocabularies cover the RWKV models: plain bytes, RWKV World (longest match in a byte trie) and the byte-level
+BPE of the Pile models. All of them turn ids into *bytes*; a character of several bytes may be spread over several
+tokens, so text that arrives token by token goes through a `StreamDecoder`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import operator
+import os
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import TokenizerError
+
+__all__ = ["StreamDecoder", "Tokenizer", "tokenizer"]
+
+_BY_SIZE = {256: "bytes", 50277: "20b", 65536: "rwkv-world"}
+
+
+class Tokenizer(Protocol):
+    """What every tokenizer can do; your own needs these names and nothing else.
+
+    Attributes
+    ----------
+    name : str
+        What messages call it.
+    vocab_size : int
+        Width of the logits of a model that uses it; a few of the highest ids may stand for nothing.
+    end_of_text : int or None
+        The id that ends a document, if the vocabulary has one.
+    """
+
+    name: str
+    vocab_size: int
+    end_of_text: int | None
+
+    def encode(self, text: str) -> npt.NDArray[np.int32]:
+        """Return the token ids of `text`, int32."""
+        ...
+
+    def token_bytes(self, id: int) -> bytes:
+        """Return the bytes that one id stands for."""
+        ...
+
+    def decode_bytes(self, ids: npt.ArrayLike) -> bytes:
+        """Return the bytes that a sequence of ids stands for."""
+        ...
+
+    def decode(self, ids: npt.ArrayLike) -> str:
+        """Return the text of a sequence of ids; what is not UTF-8 becomes U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    def decoder(self) -> StreamDecoder:
+        """Return a decoder for ids that arrive one at a time."""
+        return StreamDecoder(self)
+
+    def __repr__(self) -> str:
+        return f"<tokenizer {self.name}: {self.vocab_size} ids>"
+
+
+class StreamDecoder:
+    """Turn ids that arrive one at a time into text that never shows half a character.
+
+    Joining all that `feed` and the last `flush` return gives exactly ``tokenizer.decode(ids)``.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+        The tokenizer that the ids belong to.
+
+    Examples
+    --------
+    >>> decoder = tokenizer("bytes").decoder()
+    >>> [decoder.feed(id) for id in (104, 195, 169, 240, 159)], decoder.flush()
+    (['h', '', 'é', '', ''], '\ufffd')
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._token_bytes = tokenizer.token_bytes
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, id: int) -> str:
+        """Take one id; return the text that is now complete, often ``""`` inside a character."""
+        return self._utf8.decode(self._token_bytes(id))
+
+    def flush(self) -> str:
+        """Return U+FFFD for a character that was cut off, else ``""``; the decoder is then as new."""
+        rest = self._utf8.decode(b"", final=True)
+        self._utf8.reset()
+        return rest
+
+
+def tokenizer(source: str | os.PathLike[str] | int | Any) -> Tokenizer:
+    """Return a tokenizer by name, by file, or for a model.
+
+    Parameters
+    ----------
+    source : str, path, int or model
+        One of
+
+        - ``"bytes"``: 256 ids, one per byte;
+        - ``"rwkv-world"``: the vocabulary of the World and G1 models, read from the file that the environment
+          variable ``WKVNP_WORLD_VOCAB`` names, else from the package that ``wkvnp[world]`` installs;
+        - ``"20b"``: the vocabulary of the Pile models, read from the file ``20B_tokenizer.json`` that the environment
+          variable ``WKVNP_20B_TOKENIZER`` names;
+        - the path of a vocabulary in the format of ``rwkv_vocab_v20230424.txt``, or of a ``tokenizer.json``;
+        - a vocabulary size, or a model (anything with ``.config.vocab_size``): 256, 65536 and 50277 are
+          recognised.
+
+    Returns
+    -------
+    Tokenizer
+        With ``encode``, ``decode``, ``decode_bytes``, ``token_bytes``, ``decoder``.
+
+    Raises
+    ------
+    TokenizerError
+        `source` is none of these, or its file is not a vocabulary.
+    MissingExtraError
+        The package that carries the World vocabulary, or the one that reads ``tokenizer.json``, is not installed.
+
+    Examples
+    --------
+    >>> plain = tokenizer("bytes")
+    >>> plain.encode("wkv é")
+    array([119, 107, 118,  32, 195, 169], dtype=int32)
+    >>> plain.decode([119, 107, 118])
+    'wkv'
+    >>> tokenizer(256).name
+    'bytes'
+    """
+    if not isinstance(source, str | os.PathLike):
+        return _by_name(_name_for_size(source))
+    if source in _BY_SIZE.values():
+        return _by_name(str(source))
+    return _from_file(os.fspath(source))
+
+
+def _by_name(name: str) -> Tokenizer:
+    if name == "bytes":
+        from .byte import ByteTokenizer
+
+        return ByteTokenizer()
+    if name == "rwkv-world":
+        from .vocabulary import installed_world_vocabulary
+
+        return _from_file(_path_from("WKVNP_WORLD_VOCAB") or installed_world_vocabulary())
+    path = _path_from("WKVNP_20B_TOKENIZER")
+    if path is None:
+        raise TokenizerError(
+            "tokenizer: '20b' is read from a file: give the path of 20B_tokenizer.json instead, "
+            "or set WKVNP_20B_TOKENIZER to it"
+        )
+    return _from_file(path)
+
+
+def _path_from(variable: str) -> str | None:
+    path = os.environ.get(variable)
+    if path and not os.path.isfile(path):
+        raise TokenizerError(f"tokenizer: {variable} must name a file; it names {path!r}")
+    return path or None
+
+
+def _name_for_size(source: Any) -> str:
+    size = getattr(getattr(source, "config", None), "vocab_size", source)
+    try:
+        size = operator.index(size)
+    except TypeError:
+        raise TokenizerError(
+            f"tokenizer: source must be a name, a path, a vocabulary size or a model; got {source!r}"
+        ) from None
+    if size not in _BY_SIZE:
+        raise TokenizerError(
+            f"tokenizer: no vocabulary of {size} ids is known; give one by name ({_names()}) or by the path of its file"
+        )
+    return _BY_SIZE[size]
+
+
+def _from_file(path: str) -> Tokenizer:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except FileNotFoundError:
+        raise TokenizerError(f"tokenizer: {path!r} is neither a known name ({_names()}) nor a file") from None
+    except OSError as error:
+        raise TokenizerError(f"tokenizer: {path!r} cannot be read: {error.strerror}") from error
+    if start.lstrip().startswith(b"{"):
+        from .bpe import BpeTokenizer
+
+        return BpeTokenizer(path)
+    from .trie import TrieTokenizer
+
+    return TrieTokenizer(path)
+
+
+def _names() -> str:
+    return ", ".join(repr(name) for name in _BY_SIZE.values())
