@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-import wkvnp
 from contracts.tolerance import LOGITS
 from golden import tiny_models as golden
+
+import wkvnp
 
 ARCHITECTURES = tuple(golden.LAST)
 

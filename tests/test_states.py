@@ -14,7 +14,9 @@ from wkvnp.models import ARCHITECTURES
 
 
 def make(architecture: str = "rwkv7", **sizes: object) -> wkvnp.Model:
-    return wkvnp.init(architecture, **({"n_layer": 2, "n_embd": 48, "vocab_size": 59, "head_size": 16, "rng": 0} | sizes))
+    return wkvnp.init(
+        architecture, **({"n_layer": 2, "n_embd": 48, "vocab_size": 59, "head_size": 16, "rng": 0} | sizes)
+    )
 
 
 def assert_same(a: wkvnp.State, b: wkvnp.State) -> None:

@@ -24,14 +24,17 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-@functools.cache
 def dtype_name(dtype: npt.DTypeLike) -> str:
     """Return the name of a dtype, ``"bfloat16"`` included.
 
     >>> dtype_name(BFLOAT16), dtype_name("f4")
     ('bfloat16', 'float32')
     """
-    dtype = np.dtype(dtype)  # NumPy makes its name anew each time, which one token would feel: hence the cache
+    return _name_of(np.dtype(dtype))
+
+
+@functools.cache  # NumPy makes the name anew each time, which every token would feel
+def _name_of(dtype: np.dtype[Any]) -> str:
     return "bfloat16" if dtype == BFLOAT16 or dtype.name == "bfloat16" else dtype.name
 
 

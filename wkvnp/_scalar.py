@@ -5,8 +5,8 @@ Numba calls the C library for ``exp``, which LLVM cannot turn into vector code; 
 arithmetic, so a loop that uses them runs 16 lanes wide. float64 keeps the C library: it is the witness, not the
 fast path. Outside compiled code every function is its NumPy meaning.
 
-Accuracy in float32, over the whole range: ``exp``, ``expm1`` and ``sigmoid`` within 3 units in the last place, ``tanh`` within
-3e-7 absolute; NaN stays NaN, ``exp`` is 0 below -87.3 and stops growing at 88.
+Accuracy in float32, over the whole range: ``exp``, ``expm1`` and ``sigmoid`` within 3 units in the last place,
+``tanh`` within 3e-7 absolute; NaN stays NaN, ``exp`` is 0 below -87.3 and stops growing at 88.
 """
 
 from __future__ import annotations
@@ -126,45 +126,45 @@ def _expm1_32(x):
     return fraction * power + (power - _ONE)
 
 
-@overload(exp, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
+@overload(exp, jit_options=_OPTIONS)
 def _overload_exp(x):
     return _exp32 if x == types.float32 else lambda x: math.exp(x)
 
 
-@overload(expm1, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
+@overload(expm1, jit_options=_OPTIONS)
 def _overload_expm1(x):
     return _expm1_32 if x == types.float32 else lambda x: math.expm1(x)
 
 
-@overload(sigmoid, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
+@overload(sigmoid, jit_options=_OPTIONS)
 def _overload_sigmoid(x):
     if x == types.float32:
         return lambda x: _ONE / (_ONE + exp(-x))
     return lambda x: 1.0 / (1.0 + math.exp(-x))
 
 
-@overload(tanh, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
+@overload(tanh, jit_options=_OPTIONS)
 def _overload_tanh(x):
     if x == types.float32:
         return lambda x: _ONE - _TWO / (_ONE + exp(_TWO * x))
     return lambda x: math.tanh(x)
 
 
-@overload(relu, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
+@overload(relu, jit_options=_OPTIONS)
 def _overload_relu(x):
     if x == types.float32:
         return lambda x: _ZERO if x < _ZERO else x
     return lambda x: 0.0 if x < 0.0 else x
 
 
-@overload(cast, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
+@overload(cast, jit_options=_OPTIONS)
 def _overload_cast(value, x):
     if x == types.float32:
         return lambda value, x: np.float32(value)
     return lambda value, x: np.float64(value)
 
 
-@overload(widen, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
+@overload(widen, jit_options=_OPTIONS)
 def _overload_widen(x):
     if x == types.uint16:
         return lambda x: _from_bfloat16(x)

@@ -36,11 +36,9 @@ def map_leaves(function: Callable[[str, Array], Any], tree: T, prefix: str = "")
         return tree
     if isinstance(tree, np.ndarray):
         return function(prefix, tree)  # type: ignore[no-any-return]
-    mapped = {
-        key: map_leaves(function, value, f"{prefix}.{key}" if prefix else key) for key, value in _children(tree)
-    }
+    mapped = {key: map_leaves(function, value, f"{prefix}.{key}" if prefix else key) for key, value in _children(tree)}
     if isinstance(tree, tuple):
-        return type(tree)(mapped.values()) if type(tree) is tuple else type(tree)(*mapped.values())  # type: ignore
+        return type(tree)(mapped.values()) if type(tree) is tuple else type(tree)(*mapped.values())
     if isinstance(tree, dict):
         return mapped  # type: ignore[return-value]
     return dataclasses.replace(tree, **mapped)  # type: ignore[type-var]

@@ -1,5 +1,6 @@
 """What every kernel form promises, on every case of the list."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,9 @@ import pytest
 import wkvnp.kernels.delta
 import wkvnp.kernels.linear
 import wkvnp.kernels.wkv
-from wkvnp import set_threads
-
 from contracts.cases import CASES, Case
 from contracts.tolerance import SCAN, assert_close
+from wkvnp import set_threads
 
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -96,7 +96,7 @@ def test_batch_and_ragged_equal_single_sequences(case: Case) -> None:
     offsets = np.array([0, 7, 7, 8, 31])
     inputs, state = cast(case.draw(np.random.default_rng(2), 31, 4), "float32")
     y, final = case.run(inputs, state, offsets)
-    for n, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for n, (begin, end) in enumerate(itertools.pairwise(offsets)):
         single = tuple(p[n : n + 1] for p in state) if isinstance(state, tuple) else state[n : n + 1]
         alone, after = case.run(case.sequence(inputs, begin, end), single, np.array([0, end - begin]))
         np.testing.assert_array_equal(y[begin:end], alone)
@@ -153,8 +153,6 @@ def test_small_case(case: Case) -> None:
 def test_wkv_survives_keys_of_any_size() -> None:
     k = np.array([[60.0], [-60.0], [60.0], [-1000.0], [1000.0]], np.float32)
     v = np.arange(5, dtype=np.float32)[:, None]
-    y, (aa, bb, pp) = wkvnp.kernels.wkv.wkv(
-        np.float32([-0.5]), np.float32([0.3]), k, v, None, np.array([0, 5])
-    )
+    y, (aa, bb, pp) = wkvnp.kernels.wkv.wkv(np.float32([-0.5]), np.float32([0.3]), k, v, None, np.array([0, 5]))
     assert np.isfinite(y).all() and np.isfinite(aa).all() and np.isfinite(bb).all() and np.isfinite(pp).all()
     assert y[4] == pytest.approx(4.0)

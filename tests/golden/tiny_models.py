@@ -6,7 +6,7 @@ import numpy as np
 
 from wkvnp.checkpoints import LazyTensor, save_safetensors
 from wkvnp.checkpoints.naming import declare
-from wkvnp.models import weights_of
+from wkvnp.models.architectures import weights_of
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
 SIZES = {"C": 8, "A": 8, "V": 11, "H": 2, "N": 4, "R": 3, "D": 4, "Dw": 4, "Da": 3, "Dg": 5, "Dv": 2}

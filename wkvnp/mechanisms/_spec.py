@@ -100,7 +100,7 @@ class Spec:
         if self.state_type is None:
             return rng.standard_normal(shape).astype(dtype)
         aa, bb, pp = rng.standard_normal(shape), 1 + rng.random(shape), rng.standard_normal(shape)
-        return self.state_type(aa.astype(dtype), bb.astype(dtype), pp)
+        return self._state_of([aa.astype(dtype), bb.astype(dtype), pp])
 
     def _letters(self, i: Input, given: Mapping[str, Array], batched: bool) -> str:
         """Return the alternative whose number of axes fits, else the first, so that the message names it."""
@@ -131,8 +131,13 @@ class Spec:
 
         if self.state_type is None:
             return check("", state)
-        return self.state_type(*(check(name, part) for name, part in zip(names, state, strict=True)))
+        return self._state_of([check(name, part) for name, part in zip(names, state, strict=True)])
 
     def _map_state(self, function: Callable[[Array], Array], state: Any) -> Any:
         """Apply `function` to every array of a state."""
-        return function(state) if self.state_type is None else self.state_type(*(function(part) for part in state))
+        return function(state) if self.state_type is None else self._state_of([function(part) for part in state])
+
+    def _state_of(self, parts: list[Array]) -> Any:
+        """Return parts as the named tuple that they make."""
+        make: Any = self.state_type
+        return make(*parts)

@@ -18,11 +18,16 @@ class Gated(Protocol):
     """The three matrices."""
 
     @property
-    def key(self) -> Matrix: ...
+    def key(self) -> Matrix:
+        """Return the matrix (F, C)."""
+
     @property
-    def receptance(self) -> Matrix: ...
+    def receptance(self) -> Matrix:
+        """Return the matrix (C, C)."""
+
     @property
-    def value(self) -> Matrix: ...
+    def value(self) -> Matrix:
+        """Return the matrix (C, F)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ import numpy as np
 from .._dtypes import FLOAT_DTYPES, float_dtype, narrow
 from ..checkpoints.naming import Array, build, declare
 from ..errors import ShapeError
-from . import ARCHITECTURES, Model, _config, _converted, module_of, weights_of
+from .architectures import ARCHITECTURES, config_of, converted, module_of, weights_of
+from .language_model import Model
 
 
 def init(
@@ -70,10 +71,10 @@ def init(
     arrays: dict[str, Array] = {}
     for name, shape in shapes.items():
         array = _draw(name, shape, rng)
-        arrays[name] = _converted(name, array, stored) if stored != FLOAT_DTYPES["float32"] else narrow(array, stored)
+        arrays[name] = converted(name, array, stored) if stored != FLOAT_DTYPES["float32"] else narrow(array, stored)
         arrays[name].flags.writeable = False
     weights = build(declared, arrays)
-    config = _config(architecture, weights, {**sizes, "L": n_layer}, 64e-5, "init")
+    config = config_of(architecture, weights, {**sizes, "L": n_layer}, 64e-5, "init")
     return Model(module_of(architecture), config, weights)
 
 
@@ -85,7 +86,8 @@ def _sizes(architecture: str, n_layer: int, n_embd: int, vocab_size: int, head_s
     sizes |= {"R": 64 if large else 32, "D": 128 if large else 64}
 
     def rank(factor: float, power: float) -> int:
-        return max(32, 32 * round(factor * n_embd**power / 32))
+        multiple: int = round(factor * n_embd**power / 32)
+        return max(32, 32 * multiple)
 
     sizes |= {"Dw": rank(1.8, 0.5), "Da": rank(1.8, 0.5), "Dg": rank(0.6, 0.8)}
     return sizes | ({"Dv": rank(1.3, 0.5)} if n_layer > 1 else {})

@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from .._dtypes import narrow, widen
+from .._dtypes import widen
 from ..checkpoints import save_safetensors
 from ..checkpoints.naming import Norm, flatten
 from ..errors import ShapeError, StateError
@@ -153,7 +153,9 @@ class Model:
         packed, offsets, restore = self._pack(tokens)
         layers = self._check_layers(hidden)
         if logits == "last" and (offsets[1:] == offsets[:-1]).any():
-            raise ShapeError("model: every sequence must have at least one token when logits is 'last'; got an empty one")
+            raise ShapeError(
+                "model: every sequence must have at least one token when logits is 'last'; got an empty one"
+            )
         self._check_state(state, offsets.size - 1)
         streams = {layer: np.empty((packed.size, self.config.n_embd), self._dtype) for layer in layers}
         result = np.empty((packed.size, self.config.vocab_size), self._dtype) if logits == "all" else None
@@ -174,8 +176,9 @@ class Model:
 
     def initial_state(self, batch: int = 1) -> State:
         """Return the state at the start of `batch` texts: zeros, or what the checkpoint was tuned to start from."""
-        tuned = {f"blocks.{n}.att.time_state": block.att.time_state
-                 for n, block in enumerate(self.weights.blocks) if getattr(block.att, "time_state", None) is not None}  # fmt: skip
+        names = {f"blocks.{n}.att.time_state": block.att for n, block in enumerate(self.weights.blocks)}
+        states = {name: getattr(att, "time_state", None) for name, att in names.items()}
+        tuned = {name: state for name, state in states.items() if state is not None}
         return self._starting_state(batch, tuned)
 
     def tuned_state(self, tensors: Mapping[str, Array], source: str = "tensors") -> State:
@@ -259,7 +262,9 @@ class Model:
             return np.concatenate(sequences), offsets, _Restore(shape, offsets)
         array = self._check_tokens(tokens)
         if array.ndim not in (1, 2):
-            raise ShapeError(f"model: tokens must have shape (T,) or (B, T), or be a list of sequences; got {array.shape}")
+            raise ShapeError(
+                f"model: tokens must have shape (T,) or (B, T), or be a list of sequences; got {array.shape}"
+            )
         batch, time = (1, array.size) if array.ndim == 1 else array.shape
         offsets = np.arange(batch + 1) * time
         return array.reshape(-1), offsets, _Restore(array.shape, offsets)

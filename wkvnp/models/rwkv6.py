@@ -145,14 +145,12 @@ def block(
 
 
 def mixtures(z: Array, previous: Array, att: TimeMix, layer: Layer) -> Array:
-    """Return the data-dependent mixtures (5, M, C) for w, k, v, r, g: how much of the previous token, token by token."""
+    """Return the mixtures (5, M, C) for w, k, v, r, g: every token decides its share of the previous one."""
     (s,) = mix(z, previous, layer.share_x)
     return mix(z, previous, layer.share + low_rank_groups(s, att.time_maa_w1, att.time_maa_w2, tanh))
 
 
-def time_mix(
-    z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array
-) -> tuple[Array, Array]:
+def time_mix(z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array) -> tuple[Array, Array]:
     """Return the time mix of z (M, C) and the state of the recurrence."""
     m_w, m_k, m_v, m_r, m_g = mixtures(z, previous, att, layer)
 

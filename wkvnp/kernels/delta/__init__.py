@@ -41,9 +41,9 @@ def dplr(
     """
     from . import cpu
 
-    y, final = _allocate(k, v, state, offsets)
+    y, final, scratch = _allocate(k, v, state, offsets, 3)
     for starts, stops in time_windows(offsets, 2 * final[0].size if len(final) else 0):
-        cpu.scan_dplr(starts, stops, q, log_decay, k, v, a, b, final, y)
+        cpu.scan_dplr(starts, stops, q, log_decay, k, v, a, b, final, y, scratch)
     return y, final
 
 
@@ -56,14 +56,17 @@ def delta_rule(
     """
     from . import cpu
 
-    y, final = _allocate(k, v, state, offsets)
+    y, final, scratch = _allocate(k, v, state, offsets, 4)
     for starts, stops in time_windows(offsets, 2 * final[0].size if len(final) else 0):
-        cpu.scan_delta_rule(starts, stops, q, log_decay, k, v, beta, final, y)
+        cpu.scan_delta_rule(starts, stops, q, log_decay, k, v, beta, final, y, scratch)
     return y, final
 
 
-def _allocate(k: Array, v: Array, state: Array | None, offsets: Array) -> tuple[Array, Array]:
-    """Return room for y, and a state of our own."""
-    (M, H, K), V = k.shape, v.shape[2]
-    final = np.zeros((offsets.size - 1, H, K, V), v.dtype) if state is None else state.copy()
-    return np.empty((M, H, V), v.dtype), final
+def _allocate(k: Array, v: Array, state: Array | None, offsets: Array, rows: int) -> tuple[Array, Array, Array]:
+    """Return room for y, a state of our own, and `rows` rows of scratch for every piece of work."""
+    from . import cpu
+
+    (M, H, K), V, N = k.shape, v.shape[2], offsets.size - 1
+    final = np.zeros((N, H, K, V), v.dtype) if state is None else state.copy()
+    scratch = np.empty((N * H * -(-V // cpu.VALUES), rows, max(K, cpu.VALUES)), v.dtype)
+    return np.empty((M, H, V), v.dtype), final, scratch

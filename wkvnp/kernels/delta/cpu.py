@@ -7,7 +7,6 @@ longer be known as contiguous, which made these loops six times slower. The stat
 ``expm1(log_decay) S``, which keeps the digits of a slow decay that a factor near 1 has not.
 """
 
-import numpy as np
 from numba import prange
 
 from ..._jit import jit, kernel
@@ -64,14 +63,15 @@ def scan_dplr(
     b,  # IN  (M, H, K)
     state,  # INOUT (N, H, K, V)
     y,  # OUT (M, H, V)
+    scratch,  # (N * H * blocks of values, 3, max(K, VALUES))
 ):
     """Walk every sequence, head and block of values."""
-    N, H, K, V = state.shape
+    N, H, _, V = state.shape
     blocks = (V + VALUES - 1) // VALUES
     for item in prange(N * H * blocks):
         n, h, i = item // (H * blocks), item // blocks % H, item % blocks * VALUES
         e = min(i + VALUES, V)
-        loss, p, s = np.empty(K, y.dtype), np.empty(K, y.dtype), np.empty(e - i, y.dtype)
+        loss, p, s = scratch[item, 0], scratch[item, 1], scratch[item, 2]
         for t in range(starts[n], stops[n]):
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
             _dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], loss, p, s)
@@ -110,14 +110,15 @@ def scan_delta_rule(
     beta,  # IN  (M, H)
     state,  # INOUT (N, H, K, V)
     y,  # OUT (M, H, V)
+    scratch,  # (N * H * blocks of values, 4, max(K, VALUES))
 ):
     """Walk every sequence, head and block of values."""
-    N, H, K, V = state.shape
+    N, H, _, V = state.shape
     blocks = (V + VALUES - 1) // VALUES
     for item in prange(N * H * blocks):
         n, h, i = item // (H * blocks), item // blocks % H, item % blocks * VALUES
         e = min(i + VALUES, V)
-        loss, p, a, s = np.empty(K, y.dtype), np.empty(K, y.dtype), np.empty(K, y.dtype), np.empty(e - i, y.dtype)
+        loss, p, a, s = scratch[item, 0], scratch[item, 1], scratch[item, 2], scratch[item, 3]
         for t in range(starts[n], stops[n]):
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
             _delta_token(q[t, h], g, k[t, h], v[t, h, i:e], beta[t, h], state[n, h], i, y[t, h, i:e], loss, p, a, s)

@@ -50,7 +50,8 @@ def linear(
     y = np.empty((M, H, V), v.dtype)
     final = np.zeros((N, H, K, V), v.dtype) if state is None else state.copy()
     before = bonus is not None
+    scratch = np.empty((N * H * -(-V // cpu.VALUES), 2, K), v.dtype)
     weight = bonus if bonus is not None else np.empty((H, 0), v.dtype)
     for starts, stops in time_windows(offsets, H * K * V):
-        cpu.scan(starts, stops, q, log_decay, k, v, weight, before, final, y)
+        cpu.scan(starts, stops, q, log_decay, k, v, weight, before, final, y, scratch)
     return y, final

@@ -9,7 +9,6 @@ The state decays by adding ``expm1(log_decay) S``: the factor itself, near 1, ke
 1,023 tokens of constant decays between 3e-4 and 20 the error fell from 1e-5 to 4e-7 of the output.
 """
 
-import numpy as np
 from numba import prange
 
 from ..._jit import jit, kernel
@@ -56,14 +55,15 @@ def scan(
     before,  # IN  bool: read the state before its update
     state,  # INOUT (N, H, K, V)
     y,  # OUT (M, H, V)
+    scratch,  # (N * H * blocks of values, 2, K)
 ):
     """Walk every sequence, head and block of values."""
-    N, H, K, V = state.shape
+    N, H, _, V = state.shape
     blocks = (V + VALUES - 1) // VALUES
     for item in prange(N * H * blocks):
         n, h, i = item // (H * blocks), item // blocks % H, item % blocks * VALUES
         e = min(i + VALUES, V)
-        loss, p = np.empty(K, y.dtype), np.empty(K, y.dtype)
+        loss, p = scratch[item, 0], scratch[item, 1]
         for t in range(starts[n], stops[n]):
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
             _token(q[t, h], g, k[t, h], v[t, h, i:e], bonus[h], before, state[n, h], i, y[t, h, i:e], loss, p)

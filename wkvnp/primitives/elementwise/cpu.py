@@ -37,4 +37,5 @@ def loop(formula: Callable[..., Any], operands: int) -> Kernel:
             for i in range(out.size):
                 out[i] = f(p[i], q[i], r[i], s[i])
 
-    return kernel({1: one, 2: two, 4: four}[operands], name=f"{formula.__module__}.{formula.__qualname__}")
+    loops: dict[int, Callable[..., None]] = {1: one, 2: two, 4: four}
+    return kernel(loops[operands], name=f"{formula.__module__}.{formula.__qualname__}")

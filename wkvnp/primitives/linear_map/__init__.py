@@ -58,9 +58,7 @@ def linear_map(x: Array, weight: Array) -> Array:
     return y
 
 
-def low_rank(
-    x: Array, down: Array, up: Array, activation: Callable[[Array], Array] | None = None
-) -> Array:
+def low_rank(x: Array, down: Array, up: Array, activation: Callable[[Array], Array] | None = None) -> Array:
     """Return ``activation(x @ down) @ up`` for a pair of factors stored [in, rank] and [rank, out].
 
     Examples
@@ -73,9 +71,7 @@ def low_rank(
     return _by_inputs(hidden if activation is None else activation(hidden), up)
 
 
-def low_rank_groups(
-    x: Array, down: Array, up: Array, activation: Callable[[Array], Array]
-) -> Array:
+def low_rank_groups(x: Array, down: Array, up: Array, activation: Callable[[Array], Array]) -> Array:
     """Return ``activation(x @ down)``, cut into G groups of rank R, each through its own matrix of `up` (G, R, O).
 
     Returns
@@ -96,7 +92,8 @@ def _by_inputs(x: Array, weight: Array) -> Array:
     from . import cpu
 
     if x.shape[0] > FEW_ROWS:
-        return np.matmul(x, _wide(weight, x.dtype))
+        product: Array = np.matmul(x, _wide(weight, x.dtype))
+        return product
     y = np.empty((x.shape[0], weight.shape[1]), x.dtype)
     _launch(cpu.rows_by_inputs, np.ascontiguousarray(x), compiled_view(weight), y)
     return y

@@ -1,0 +1,31 @@
+"""The Python on the pages for readers runs as it stands there, on a tiny random model under the name of a real one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import wkvnp
+from wkvnp.mechanisms.rwkv7 import SPEC
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ["README.md", *(f"docs/guide/{name}.md" for name in ("checkpoints", "states", "analysis")), "docs/index.md"]
+CHECKPOINT = "RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth"
+SIZES = {"B": 2, "T": 5, "H": 3, "K": 4, "V": 6}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_on_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wkvnp.init("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0).save(CHECKPOINT)
+    arrays = SPEC.draw(np.random.default_rng(0), SIZES, "float32")
+    names: dict[str, object] = {"wkvnp": wkvnp, **arrays, **{f"{name}2": array for name, array in arrays.items()}}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+        for shape, expression in re.findall(r"^(\S.*\.shape) +# (\(.*\))$", block, flags=re.MULTILINE):
+            assert str(eval(shape, names)) == expression

@@ -1,0 +1,126 @@
+"""The command line: one file per command, and here what they share at the edge of the process.
+
+Standard output carries the text that was asked for; bars, remarks and errors go to standard error. Exit codes: 0 done,
+1 the input was at fault, 2 the command line was, 130 interrupted. Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from .. import __version__
+from ..errors import WkvnpError
+from .interrupt import INTERRUPTED, leave_at_once
+
+COMMANDS = ("generate", "chat", "score", "tokenize", "info", "init")
+
+
+class UsageError(Exception):
+    """The command line asks for something that does not fit together."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        0 done, 1 the input was at fault, 2 the command line was, 130 interrupted.
+
+    Examples
+    --------
+    >>> main(["tokenize", "--tokenizer", "bytes", "Hi!"])
+    72 105 33
+    0
+    """
+    try:
+        if argv is None:  # this process is ours
+            leave_at_once()
+        _speak_utf8()
+        arguments = build_parser().parse_args(argv)
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return status
+    except SystemExit as stop:  # argparse has spoken
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return 0
+    except UsageError as error:
+        return _complain(error, 2)
+    except (WkvnpError, OSError) as error:
+        return _complain(error, 1)
+    except Exception as error:
+        return _complain(error, 1, "; this looks like a mistake in wkvnp: WKVNP_DEBUG=1 shows where")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="wkvnp",
+        description="Run RWKV language models: text in, text out.",
+        epilog="examples:\n"
+        "  wkvnp init tiny.safetensors\n"
+        '  wkvnp generate --model tiny.safetensors "Hello"\n'
+        "  wkvnp COMMAND --help\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"wkvnp {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = import_module(f".{name}", __name__)
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP[0].upper() + module.HELP[1:] + ".",
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def describe_error(error: BaseException) -> str:
+    """Return one line for an exception."""
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, (WkvnpError, UsageError)):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+def _complain(error: Exception, status: int, remark: str = "") -> int:
+    if os.environ.get("WKVNP_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    print(f"wkvnp: error: {describe_error(error)}{remark}", file=sys.stderr)
+    return status
+
+
+def _speak_utf8() -> None:
+    """Text is UTF-8 whatever the locale says; what is not becomes a replacement character."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="replace")
+
+
+def _forget_stdout() -> None:
+    """The reader has gone: let the interpreter flush into nothing instead of failing at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

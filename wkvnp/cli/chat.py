@@ -1,0 +1,146 @@
+"""``wkvnp chat``: a conversation, line by line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+from ..errors import WkvnpError
+from . import UsageError, describe_error
+from .interrupt import Deferred, raise_interrupts
+from .options import add_model_options, add_sampling_options, load_model, need_model, sampling_options, writable
+from .progress import Bar
+
+if TYPE_CHECKING:
+    from ..generation import Chat
+
+HELP = "talk with a chat model, line by line"
+EXAMPLES = """examples:
+  wkvnp chat --model rwkv7-world.pth
+  wkvnp chat --model rwkv7-g1.pth --form g1 --system "Answer briefly."
+  printf 'Hello!\\nAnd now?\\n' | wkvnp chat --model rwkv7-world.pth --seed 1
+
+forms: world (User/Assistant), raven (Bob/Alice), g1 (thinks first), g1-fast, g1-no-think
+
+Within the conversation:
+  /reset       forget everything that was said
+  /save FILE   save the state of the conversation
+  /load FILE   go on from a saved one
+  /help        this list
+  /quit        end; so does the end of the input
+On a terminal Ctrl-C ends the model's turn, and at the prompt the program.
+"""
+FORMS = ("world", "raven", "g1", "g1-fast", "g1-no-think")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--form", choices=FORMS, default="world", help="how turns are written; default world")
+    parser.add_argument("--system", default="", metavar="TEXT", help="stands before the first turn")
+    parser.add_argument("--max-tokens", "-n", type=int, default=1024, metavar="N", help="per turn; default 1024")
+    parser.add_argument("--state", metavar="FILE", help="go on from a saved conversation")
+    add_sampling_options(parser)
+    add_model_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read a line, answer it, until there are no more."""
+    options = sampling_options(arguments)
+    need_model(arguments)
+    model, tokenizer = load_model(arguments)
+
+    from ..generation import Chat
+
+    rng = options.pop("rng")
+    chat = Chat(model, tokenizer, form=arguments.form, system=arguments.system, rng=rng, **options)
+    if arguments.state is not None:
+        _load(chat, arguments.state)
+    interactive = sys.stdin is not None and sys.stdin.isatty()
+    if interactive:
+        raise_interrupts()
+        print("End with /quit; /help lists the commands.", file=sys.stderr)
+    while (line := _read(interactive)) is not None:
+        try:
+            if line.strip() == "/quit":
+                break
+            if line.startswith("/"):
+                _command(chat, line)
+            elif line.strip():
+                _answer(chat, line, interactive)
+        except (WkvnpError, OSError, UsageError) as error:
+            if not interactive or isinstance(error, BrokenPipeError):
+                raise
+            print(f"wkvnp: {describe_error(error)}", file=sys.stderr)
+    return 0
+
+
+def _read(interactive: bool) -> str | None:
+    """Return the next line, or None at the end."""
+    if not interactive:
+        return (sys.stdin.readline() if sys.stdin is not None else "") or None
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (gives input() its line editing)
+    try:
+        return input("> ")
+    except EOFError:
+        print(file=sys.stderr)
+        return None
+
+
+def _answer(chat: Chat, line: str, interactive: bool) -> None:
+    """Write the model's turn as it comes, without the blank it begins with; on a terminal Ctrl-C ends it."""
+    interrupt, bar = Deferred(), Bar("reading")
+
+    def progress(done: int, total: int) -> None:
+        bar(done, total)
+        interrupt.check()
+
+    chat.options["progress"] = progress
+    with interrupt if interactive else contextlib.nullcontext():
+        try:
+            begun = _write(chat.form.opening.lstrip())
+            for piece in chat.say(line):
+                begun = _write(piece.text if begun else piece.text.lstrip()) or begun
+                interrupt.check()
+        except KeyboardInterrupt:
+            bar.clear()
+            if not interactive:
+                raise
+    _write("\n")
+
+
+def _write(text: str) -> bool:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    return bool(text)
+
+
+def _command(chat: Chat, line: str) -> None:
+    name, _, rest = line.strip().partition(" ")
+    path = rest.strip()
+    if name == "/help":
+        print(EXAMPLES[EXAMPLES.index("Within") :], end="", file=sys.stderr)
+    elif name == "/reset":
+        chat.reset()
+    elif name == "/save" and path:
+        state = chat.state
+        if state is None:
+            raise UsageError("/save: nothing was said yet")
+        writable(path)
+        with Deferred() as interrupt:
+            state.save(path)
+        interrupt.check()
+    elif name == "/load" and path:
+        _load(chat, path)
+    elif name in ("/save", "/load"):
+        raise UsageError(f"{name} needs the name of a file")
+    else:
+        raise UsageError(f"unknown command {name}; /help lists the commands")
+
+
+def _load(chat: Chat, path: str) -> None:
+    from ..models.state import load_state
+
+    chat.state = load_state(path, chat.model)

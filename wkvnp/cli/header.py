@@ -1,0 +1,75 @@
+"""What a checkpoint holds, from names and shapes alone: no weight is read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..checkpoints import Container, LazyTensor, open_checkpoint
+from ..checkpoints.tensors import DTYPES
+
+if TYPE_CHECKING:
+    from ..models.language_model import Config
+
+
+@dataclass(frozen=True, eq=False)
+class _Shape(LazyTensor):
+    """A tensor that gives a placeholder of the right shape without memory behind it."""
+
+    def read(self) -> npt.NDArray[Any]:
+        return np.broadcast_to(np.zeros((), DTYPES[self.dtype]), self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """A model's configuration, and the file that it was read from."""
+
+    container: Container
+    config: Config
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers the file holds."""
+        return sum(math.prod(tensor.shape) for tensor in self.container.tensors.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors as stored, which is what the model keeps in memory."""
+        return sum(tensor.nbytes for tensor in self.container.tensors.values())
+
+    @property
+    def dtypes(self) -> dict[str, dict[str, int]]:
+        """For every dtype the number of tensors and their bytes."""
+        found: dict[str, dict[str, int]] = {}
+        for tensor in self.container.tensors.values():
+            entry = found.setdefault(tensor.dtype, {"tensors": 0, "bytes": 0})
+            entry["tensors"] += 1
+            entry["bytes"] += tensor.nbytes
+        return found
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state of one sequence: float32, and the exponents of RWKV-4 float64."""
+        c = self.config
+        wkv = (2 + 2) * c.n_att if c.n_head == 0 else c.n_head * c.head_size**2
+        return 4 * c.n_layer * (2 * c.n_embd + wkv)
+
+
+def read_header(path: str) -> Header:
+    """Recognise the model in a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        As `wkvnp.load` would, except for what only the numbers themselves can show.
+    """
+    from ..models import recognise
+
+    container = open_checkpoint(path)
+    shapes = {name: _Shape(t.name, t.shape, t.dtype, t.loader) for name, t in container.tensors.items()}
+    _, config = recognise(replace(container, tensors=shapes))
+    return Header(container, config)

@@ -1,0 +1,114 @@
+"""``wkvnp info``: what a file holds, or what the machine offers."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import Any
+
+from ..errors import TokenizerError
+from . import UsageError
+
+HELP = "say what a checkpoint holds, or with --system what the machine offers"
+EXAMPLES = """examples:
+  wkvnp info rwkv7.pth
+  wkvnp info rwkv7.safetensors --json
+  wkvnp info --system
+
+Only names, shapes and dtypes are read, so it is quick for a file of any size.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("path", nargs="?", metavar="FILE", help="a checkpoint, a folder with one, or a saved state")
+    parser.add_argument("--system", action="store_true", help="versions, cores, threads, compile cache, GPU")
+    parser.add_argument("--json", action="store_true", help="write one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Collect the facts and print them."""
+    if (arguments.path is None) != arguments.system:
+        raise UsageError("info: give either a FILE or --system")
+    if arguments.system:
+        from .._system import system_report
+
+        facts = system_report()
+    else:
+        facts = _describe(arguments.path)
+    if arguments.json:
+        print(json.dumps(facts, ensure_ascii=False, default=str))
+    else:
+        _print_table(facts)
+    return 0
+
+
+def _describe(path: str) -> dict[str, Any]:
+    """Return the facts about a file, sizes in bytes."""
+    from ..checkpoints import open_checkpoint
+
+    container = open_checkpoint(path)
+    if container.metadata.get("format", "").startswith("wkvnp state"):
+        first = next(iter(container.tensors.values()))
+        return {
+            "file": str(container.path),
+            "format": container.metadata["format"],
+            "model": container.metadata.get("model"),
+            "sequences": first.shape[0] if first.shape else 0,
+            "bytes": sum(tensor.nbytes for tensor in container.tensors.values()),
+        }
+    from .header import read_header
+
+    header = read_header(path)
+    config = dataclasses.asdict(header.config)
+    return {
+        "file": str(header.container.path),
+        "format": header.container.format,
+        "architecture": config.pop("architecture"),
+        "parameters": header.n_parameters,
+        **config,
+        "dtypes": header.dtypes,
+        "memory": {"weights": header.nbytes, "state per sequence": header.state_bytes},
+        "tokenizer": _tokenizer_name(header.config.vocab_size),
+    }
+
+
+def _tokenizer_name(vocab_size: int) -> str:
+    from ..tokenizers import tokenizer
+
+    try:
+        return tokenizer(vocab_size).name
+    except (TokenizerError, ImportError) as error:
+        return f"none at hand ({error})"
+
+
+def _print_table(facts: dict[str, Any]) -> None:
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        if name == "memory":
+            text = ", ".join(f"{_size(amount)} {what}" for what, amount in value.items())
+        elif name == "dtypes":
+            text = ", ".join(f"{dtype} ({d['tensors']} tensors, {_size(d['bytes'])})" for dtype, d in value.items())
+        elif name == "bytes":
+            text = _size(value)
+        elif isinstance(value, dict):
+            text = ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
+        elif isinstance(value, (list, tuple)):
+            text = ", ".join(map(str, value)) or "none"
+        else:
+            text = f"{value:,}" if name == "parameters" else str(value)
+        print(f"{name:{width}}{text}")
+
+
+def _size(amount: float) -> str:
+    """Return a number of bytes for people.
+
+    >>> _size(2_500_000)
+    '2.5 MB'
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            break
+        amount /= 1000
+    return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"

@@ -1,0 +1,63 @@
+"""``wkvnp init``: write a checkpoint with random weights."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import UsageError
+from .interrupt import Deferred
+from .options import writable
+
+HELP = "write a small checkpoint with random weights, to try out the machinery"
+EXAMPLES = """examples:
+  wkvnp init tiny.safetensors
+  wkvnp init v4.safetensors --architecture rwkv4 --layers 2 --width 64
+  wkvnp init world.safetensors --layers 12 --width 768 --vocab 65536 --dtype bfloat16
+"""
+ARCHITECTURES = ("rwkv4", "rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv5", "rwkv6", "rwkv7")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("path", metavar="OUT", help="the safetensors file to write")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default="rwkv7", help="default rwkv7")
+    parser.add_argument("--layers", type=int, default=4, metavar="L", help="default 4")
+    parser.add_argument("--width", type=int, default=128, metavar="C", help="default 128")
+    parser.add_argument("--head-size", type=int, default=64, metavar="N", help="divides the width; default 64")
+    parser.add_argument("--vocab", type=int, default=256, metavar="V", help="default 256: one token per byte")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw the weights and write them."""
+    if Path(arguments.path).exists() and not arguments.force:
+        raise UsageError(f"{arguments.path} exists; --force replaces it")
+    if arguments.seed < 0:
+        raise UsageError(f"--seed must be at least 0; got {arguments.seed}")
+    writable(arguments.path)
+
+    from ..models.initial import init
+
+    model = init(
+        arguments.architecture,
+        n_layer=arguments.layers,
+        n_embd=arguments.width,
+        vocab_size=arguments.vocab,
+        head_size=arguments.head_size,
+        rng=arguments.seed,
+        dtype=arguments.dtype,
+    )
+    with Deferred() as interrupt:
+        model.save(arguments.path)
+    interrupt.check()
+    config = model.config
+    print(
+        f"{arguments.path}: {config.architecture} with {config.n_layer} layers of {config.n_embd} and "
+        f"{model.n_parameters:,} parameters; the weights are random and write noise: for trying out the machinery only",
+        file=sys.stderr,
+    )
+    return 0

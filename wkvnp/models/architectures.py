@@ -1,0 +1,72 @@
+"""The list of architectures, and what loading and making one have in common."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .._dtypes import dtype_name, narrow
+from ..checkpoints.naming import Array
+from ..errors import CheckpointError
+from .language_model import Config
+
+ARCHITECTURES = {
+    "rwkv4": "rwkv4",
+    "rwkv5.0": "rwkv5",
+    "rwkv5.1": "rwkv5",
+    "rwkv5.2": "rwkv5",
+    "rwkv6": "rwkv6",
+    "rwkv7": "rwkv7",
+}
+"""Architecture -> the module that holds it."""
+
+_SMALL = ("r_k", "time_faaaa", "time_first", "time_decay", "time_state")
+
+
+def module_of(architecture: str) -> ModuleType:
+    """Return the module of an architecture."""
+    return import_module(f".{ARCHITECTURES[architecture]}", __package__)
+
+
+def weights_of(architecture: str) -> type[Any]:
+    """Return the class that declares the tensors of an architecture."""
+    module = module_of(architecture)
+    declared: type[Any] = module.WEIGHTS[architecture] if architecture.startswith("rwkv5") else module.Weights
+    return declared
+
+
+def config_of(architecture: str, weights: Any, sizes: dict[str, int], eps: float, source: str) -> Config:
+    """Return the sizes of a model, and check what letters alone cannot."""
+    heads = 0 if architecture == "rwkv4" else sizes["H"]
+    size = sizes.get("N", sizes["A"] // heads) if heads else 0
+    if heads * size != sizes["A"] and heads:
+        raise CheckpointError(
+            f"{source}: the attention width must be heads x head size; got {sizes['A']} with {heads} heads"
+            + (f" of {size}" if "N" in sizes else "")
+        )
+    return Config(
+        architecture=architecture,
+        n_layer=sizes["L"],
+        n_embd=sizes["C"],
+        n_att=sizes["A"],
+        n_ffn=sizes["F"],
+        vocab_size=sizes["V"],
+        n_head=heads,
+        head_size=size,
+        dtype=dtype_name(weights.blocks[0].att.key.weight.dtype),
+        ranks={letter: sizes[letter] for letter in module_of(architecture).RANKS if letter in sizes},
+        group_norm_eps=eps,
+    )
+
+
+def converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return a matrix in another dtype; vectors keep theirs, except that float64 takes everything along."""
+    vector = array.ndim < 2 or min(array.shape) == 1 or name.endswith(_SMALL)
+    if vector and dtype != np.float64:
+        return array
+    array = narrow(array, dtype)
+    array.flags.writeable = False
+    return array
