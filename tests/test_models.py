@@ -93,6 +93,16 @@ def test_one_token_of_a_batch_has_the_bits_of_the_single_one(model: wkvnp.Model,
         np.testing.assert_array_equal(after[n].layers[1].channel_shift, single.layers[1].channel_shift)
 
 
+def test_a_large_batch_on_several_threads_has_the_bits_of_the_single_one() -> None:
+    model = make("rwkv7", n_embd=256, head_size=64, vocab_size=999)
+    tokens = RNG.integers(0, 999, (32, 1))
+    together, after = model(tokens)
+    for n in (0, 31):
+        alone, single = model(tokens[n])
+        np.testing.assert_array_equal(together[n], alone)
+        np.testing.assert_array_equal(after[n].layers[1].wkv, single.layers[1].wkv)
+
+
 def test_same_bits_for_any_number_of_threads() -> None:
     model = make("rwkv7", n_embd=256, head_size=64, vocab_size=999)  # large enough to be shared among threads
     try:

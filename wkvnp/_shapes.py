@@ -7,6 +7,7 @@ a single sequence therefore run the same instructions and give the same bits.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,14 +56,24 @@ def check_axes(function: str, name: str, array: Array, letters: str, sizes: dict
         ...
     wkvnp.errors.ShapeError: rwkv7: k must have shape (B, T, H, K) with H=3 as in r; got (2, 5, 4, 8)
     """
-    names = letters.split()
-    wanted = f"{function}: {name} must have shape ({', '.join(names)}{',' if len(names) == 1 else ''})"
-    if array.ndim != len(names):
-        raise ShapeError(f"{wanted}; got {array.shape}")
-    for letter, size in zip(names, array.shape, strict=True):
-        expected, source = sizes.setdefault(letter, (size, name))
-        if size != expected:
-            raise ShapeError(f"{wanted} with {letter}={expected} as in {source}; got {array.shape}")
+    axes = split_axes(letters)
+    clash = ""
+    if array.ndim == len(axes):
+        for letter, size in zip(axes, array.shape, strict=True):
+            expected, source = sizes.setdefault(letter, (size, name))
+            if size != expected:
+                clash = f" with {letter}={expected} as in {source}"
+                break
+        else:
+            return
+    wanted = f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
+    raise ShapeError(f"{function}: {name} must have shape {wanted}{clash}; got {array.shape}")
+
+
+@functools.cache
+def split_axes(letters: str) -> tuple[str, ...]:
+    """Return the letters of ``"B T H K"`` one by one."""
+    return tuple(letters.split())
 
 
 def sequence_offsets(function: str, cu_seqlens: Any, batch: int, time: int) -> npt.NDArray[np.int64]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .._device import device_of
 from .._dtypes import dtype_name, narrow
-from .._shapes import as_floats, check_axes, compute_dtype, contiguous, sequence_offsets
+from .._shapes import as_floats, check_axes, compute_dtype, contiguous, sequence_offsets, split_axes
 from ..errors import ShapeError
 
 Array = npt.NDArray[Any]
@@ -28,6 +28,15 @@ class Input:
     name: str
     axes: tuple[str, ...]
     domain: Domain = "signed"
+
+    @property
+    def sequential(self) -> bool:
+        """Whether it has a time axis."""
+        return "T" in self.axes[0]
+
+    def axes_of(self, ndim: int) -> str:
+        """Return the alternative with that many axes, else the first, so that a message names it."""
+        return next((axes for axes in self.axes if len(split_axes(axes)) == ndim), self.axes[0])
 
     def draw(self, rng: np.random.Generator, sizes: Mapping[str, int], dtype: npt.DTypeLike) -> Array:
         """Draw valid numbers for the first of the axes."""
@@ -67,20 +76,22 @@ class Spec:
         device_of(self.name, **values)
         given = {i.name: as_floats(self.name, i.name, values[i.name]) for i in self.inputs}
         dtype = compute_dtype(self.name, given)
-        lead = next(i for i in self.inputs if "T" in i.axes[0].split())
-        batched = given[lead.name].ndim == len(lead.axes[0].split())
-        if not batched:
-            given |= {i.name: given[i.name][None] for i in self.inputs if "T" in self._letters(i, given, batched)}
+        lead = next(i for i in self.inputs if i.sequential)
+        batched = given[lead.name].ndim == len(split_axes(lead.axes[0]))
         sizes: dict[str, tuple[int, str]] = {}
         for i in self.inputs:
-            check_axes(self.name, i.name, given[i.name], self._letters(i, given, True), sizes)
-            if i.domain == "log_decay" and given[i.name].size and (top := given[i.name].max()) > 0:
+            if i.sequential and not batched:
+                given[i.name] = given[i.name][None]
+            array = given[i.name]
+            check_axes(self.name, i.name, array, i.axes_of(array.ndim), sizes)
+            if i.domain == "log_decay" and array.size and (top := array.max()) > 0:
                 raise ShapeError(f"{self.name}: {i.name} must be at most 0 (it is a logarithm); got {top:.6g}")
         offsets = sequence_offsets(self.name, cu_seqlens, sizes["B"][0], sizes["T"][0])
-        arrays = {i.name: self._pack(contiguous(given[i.name], dtype), i, given) for i in self.inputs}
+        arrays = {i.name: contiguous(given[i.name], dtype) for i in self.inputs}
+        arrays |= {i.name: arrays[i.name].reshape(-1, *arrays[i.name].shape[2:]) for i in self.inputs if i.sequential}
         first = self._state(state, dtype, sizes, offsets.size - 1, batched or cu_seqlens is not None)
 
-        outputs = {dtype_name(given[i.name].dtype) for i in self.inputs if "T" in i.axes[0].split()}
+        outputs = {dtype_name(given[i.name].dtype) for i in self.inputs if i.sequential}
         narrowed = outputs.pop() if len(outputs) == 1 else dtype.name
 
         def leave(y: Array, final: Any) -> tuple[Array, Any]:
@@ -101,17 +112,6 @@ class Spec:
             return rng.standard_normal(shape).astype(dtype)
         aa, bb, pp = rng.standard_normal(shape), 1 + rng.random(shape), rng.standard_normal(shape)
         return self._state_of([aa.astype(dtype), bb.astype(dtype), pp])
-
-    def _letters(self, i: Input, given: Mapping[str, Array], batched: bool) -> str:
-        """Return the alternative whose number of axes fits, else the first, so that the message names it."""
-        for axes in i.axes:
-            if given[i.name].ndim == len(axes.split()) - ("T" in axes.split() and not batched):
-                return axes
-        return i.axes[0]
-
-    def _pack(self, array: Array, i: Input, given: Mapping[str, Array]) -> Array:
-        """Merge the batch and time axes of a sequence argument."""
-        return array.reshape(-1, *array.shape[2:]) if "T" in self._letters(i, given, True).split() else array
 
     def _state(self, state: Any, dtype: Any, sizes: dict[str, tuple[int, str]], n: int, batched: bool) -> Any:
         """Check a state given by the caller; return it as arrays (N, ...), or None."""
