@@ -268,6 +268,12 @@ def test_every_architecture_is_in_the_readme() -> None:
         assert re.search(rf"RWKV-{re.escape(number)}\b|[ ,]{re.escape(number)}[ ,]", text), number
 
 
+def test_every_extra_is_in_the_guide() -> None:
+    text = (ROOT / "docs" / "guide" / "install.md").read_text(encoding="utf-8")
+    table = "".join(line for line in text.splitlines() if line.startswith("|"))
+    assert [extra for extra in PROJECT["optional-dependencies"] if f"`{extra}`" not in table] == []
+
+
 def test_decisions_are_numbered_without_gaps() -> None:
     numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
     assert numbers == list(range(1, len(numbers) + 1))

@@ -16,7 +16,11 @@ class Start:
         return "import numpy"
 
     def timeraw_command_line_help(self) -> str:
-        return "import wkvnp.cli, contextlib\nwith contextlib.suppress(SystemExit): wkvnp.cli.main(['--help'])"
+        return (
+            "import contextlib, io, wkvnp.cli\n"
+            "with contextlib.redirect_stdout(io.StringIO()):\n"
+            "    wkvnp.cli.main(['--help'])"
+        )
 
     def timeraw_first_logits(self) -> str:
         """A random tiny RWKV-7, one token, with whatever the compile cache holds by then."""
