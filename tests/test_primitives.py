@@ -8,7 +8,15 @@ from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp._jit import kernel
 from wkvnp.primitives import linear_map as linear_map_module
 from wkvnp.primitives.elementwise import elementwise, relu_squared, sigmoid, silu, tanh
-from wkvnp.primitives.linear_map import FEW_ROWS, embedding, linear_map, low_rank, low_rank_groups
+from wkvnp.primitives.linear_map import (
+    FEW_ROWS,
+    embedding,
+    linear_map,
+    linear_maps,
+    low_rank,
+    low_rank_groups,
+    low_ranks,
+)
 from wkvnp.primitives.norm import group_norm, l2_normalize, layer_norm
 from wkvnp.primitives.shift import mix, shift
 
@@ -54,11 +62,33 @@ def test_rows_do_not_feel_each_other() -> None:
 @pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
 def test_low_rank(rows: int, stored: str) -> None:
     x, down, up = draw(rows, 27), narrow(draw(27, 5), stored), narrow(draw(5, 301), stored)
-    close(low_rank(x, down, up, tanh), np.tanh(x @ widen(down)) @ widen(up), 5e-6)
+    close(low_rank(x, down, up, "tanh"), np.tanh(x @ widen(down)) @ widen(up), 5e-6)
     groups = narrow(draw(3, 5, 21), stored)
     wide = narrow(draw(27, 15), stored)
     hidden = np.tanh(x @ widen(wide)).reshape(rows, 3, 5)
-    close(low_rank_groups(x, wide, groups, tanh), np.einsum("mgr,gro->gmo", hidden, widen(groups)), 5e-6)
+    close(low_rank_groups(x, wide, groups, "tanh"), np.einsum("mgr,gro->gmo", hidden, widen(groups)), 5e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_several_maps_at_once(rows: int) -> None:
+    x, weights = draw(3, rows, 300), [draw(401, 300) for _ in range(3)]
+    y = linear_maps(x, weights)
+    for j, weight in enumerate(weights):
+        close(y[j], x[j].astype(np.float64) @ weight.T)
+    x, ranks = draw(4, rows, 500), (70, 64, 33, 128)
+    pairs = [
+        (draw(500, r) / 20, draw(r, 301) / 10, f) for r, f in zip(ranks, ("tanh", None, "sigmoid", None), strict=True)
+    ]
+    y = low_ranks(x, pairs)
+    functions = {None: lambda h: h, "tanh": np.tanh, "sigmoid": lambda h: 1 / (1 + np.exp(-h))}
+    for j, (down, up, f) in enumerate(pairs):
+        close(y[j], functions[f](x[j].astype(np.float64) @ down) @ up, 5e-6)
+
+
+def test_low_rank_of_extreme_numbers() -> None:
+    x, one = np.full((40, 1), -1e4, np.float32), np.ones((1, 1), np.float32)
+    for rows in (1, 40):  # no warning of an overflow
+        assert np.abs(low_rank(x[:rows], one, one, "sigmoid")).max() <= 1e-30
 
 
 def test_embedding() -> None:

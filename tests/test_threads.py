@@ -234,7 +234,7 @@ def test_idle_workers_are_told_to_sleep_only_while_openmp_is_loaded(monkeypatch:
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "WKVNP_OMP_PEACE"):
         monkeypatch.delenv(name, raising=False)
     with _threads.at_peace_with_blas():
-        assert os.environ["GOMP_SPINCOUNT"] == "1000"
+        assert os.environ["GOMP_SPINCOUNT"] == "10000"
     assert "GOMP_SPINCOUNT" not in os.environ
     for name, value in (("OMP_WAIT_POLICY", "active"), ("WKVNP_OMP_PEACE", "0")):
         with monkeypatch.context() as patch:
@@ -251,7 +251,7 @@ def test_openmp_hears_it(program: Program) -> None:
     done = program(KERNEL + "launch(); print(_threads.layer())", NUMBA_NUM_THREADS="2", OMP_DISPLAY_ENV="VERBOSE")
     if done.stdout.split() != ["omp"] or "GOMP_" not in done.stderr:
         pytest.skip("the threading layer is not GNU OpenMP")
-    assert "GOMP_SPINCOUNT = '1000'" in done.stderr
+    assert "GOMP_SPINCOUNT = '10000'" in done.stderr
 
 
 def test_the_report_answers_every_question() -> None:

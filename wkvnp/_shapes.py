@@ -108,9 +108,14 @@ def sequence_offsets(function: str, cu_seqlens: Any, batch: int, time: int) -> n
 
 def contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return a C-contiguous, native, aligned array of `dtype`, copying only if it must."""
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
     wide = widen(array) if array.dtype in (np.float16, BFLOAT16) or dtype_name(array.dtype) == "bfloat16" else array
     return np.require(wide, dtype, ("C", "A"))
 
+
+SMALL = 100_000
+"""Multiply-adds that are over before another thread has woken: not worth sharing."""
 
 _LONGEST_LAUNCH = 2_000_000_000
 """Elementary steps of a launch, about 0.1 s of one core: Ctrl-C waits no longer than that."""

@@ -179,7 +179,7 @@ def at_peace_with_blas() -> Iterator[None]:
     if stated or os.environ.get("WKVNP_OMP_PEACE") == "0":
         yield
         return
-    os.environ["GOMP_SPINCOUNT"] = "1000"
+    os.environ["GOMP_SPINCOUNT"] = "10000"
     try:
         yield
     finally:

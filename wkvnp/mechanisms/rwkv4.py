@@ -43,6 +43,14 @@ SPEC = Spec(
 )
 
 
+def packed(
+    log_decay: Array, u: Array, k: Array, v: Array, state: WKVState | None, offsets: Array
+) -> tuple[Array, WKVState]:
+    """Run the recurrence on arrays that need no check, sequences behind each other with their `offsets`."""
+    y, final = wkv(log_decay, u, k, v, state, offsets)
+    return y, WKVState(*final)
+
+
 def rwkv4(
     log_decay: npt.ArrayLike,
     u: npt.ArrayLike,
@@ -104,6 +112,4 @@ def rwkv4(
     array([1. , 1.5, 3.4])
     """
     call = SPEC.enter({"log_decay": log_decay, "u": u, "k": k, "v": v}, state, cu_seqlens)
-    x = call.arrays
-    y, final = wkv(x["log_decay"], x["u"], x["k"], x["v"], call.state, call.offsets)
-    return call.leave(y, WKVState(*final))
+    return call.leave(*packed(**call.arrays, state=call.state, offsets=call.offsets))

@@ -29,6 +29,15 @@ SPEC = Spec(
 )
 
 
+def packed(
+    r: Array, log_decay: Array, k: Array, v: Array, u: Array, state: Array | None, offsets: Array
+) -> tuple[Array, Array]:
+    """Run the recurrence on arrays that need no check, sequences behind each other with their `offsets`."""
+    heads, width = k.shape[1:]
+    bonus = np.ascontiguousarray(np.broadcast_to(u.reshape(heads, -1), (heads, width)))
+    return linear(r, log_decay.reshape(1, heads, -1), k, v, bonus, state, offsets)
+
+
 def rwkv5(
     r: npt.ArrayLike,
     log_decay: npt.ArrayLike,
@@ -93,9 +102,4 @@ def rwkv5(
     (array([2. , 3. , 3.5]), array([1.75]))
     """
     call = SPEC.enter({"r": r, "log_decay": log_decay, "k": k, "v": v, "u": u}, state, cu_seqlens)
-    x = call.arrays
-    heads, width = x["k"].shape[1:]
-    decay = x["log_decay"].reshape(1, heads, -1)
-    bonus = np.ascontiguousarray(np.broadcast_to(x["u"].reshape(heads, -1), (heads, width)))
-    y, final = linear(x["r"], decay, x["k"], x["v"], bonus, call.state, call.offsets)
-    return call.leave(y, final)
+    return call.leave(*packed(**call.arrays, state=call.state, offsets=call.offsets))

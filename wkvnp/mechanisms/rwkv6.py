@@ -28,6 +28,13 @@ SPEC = Spec(
 )
 
 
+def packed(
+    r: Array, log_decay: Array, k: Array, v: Array, u: Array, state: Array | None, offsets: Array
+) -> tuple[Array, Array]:
+    """Run the recurrence on arrays that need no check, sequences behind each other with their `offsets`."""
+    return linear(r, log_decay, k, v, u, state, offsets)
+
+
 def rwkv6(
     r: npt.ArrayLike,
     log_decay: npt.ArrayLike,
@@ -92,6 +99,4 @@ def rwkv6(
     (array([2. , 3. , 3.5]), array([1.75]))
     """
     call = SPEC.enter({"r": r, "log_decay": log_decay, "k": k, "v": v, "u": u}, state, cu_seqlens)
-    x = call.arrays
-    y, final = linear(x["r"], x["log_decay"], x["k"], x["v"], x["u"], call.state, call.offsets)
-    return call.leave(y, final)
+    return call.leave(*packed(**call.arrays, state=call.state, offsets=call.offsets))

@@ -29,6 +29,13 @@ SPEC = Spec(
 )
 
 
+def packed(
+    r: Array, log_decay: Array, k: Array, v: Array, a: Array, b: Array, state: Array | None, offsets: Array
+) -> tuple[Array, Array]:
+    """Run the recurrence on arrays that need no check, sequences behind each other with their `offsets`."""
+    return dplr(r, log_decay, k, v, a, b, state, offsets)
+
+
 def rwkv7(
     r: npt.ArrayLike,
     log_decay: npt.ArrayLike,
@@ -97,6 +104,4 @@ def rwkv7(
     """
     values = {"r": r, "log_decay": log_decay, "k": k, "v": v, "a": a, "b": b}
     call = SPEC.enter(values, state, cu_seqlens)
-    x = call.arrays
-    y, final = dplr(x["r"], x["log_decay"], x["k"], x["v"], x["a"], x["b"], call.state, call.offsets)
-    return call.leave(y, final)
+    return call.leave(*packed(**call.arrays, state=call.state, offsets=call.offsets))

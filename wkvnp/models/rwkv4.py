@@ -16,9 +16,10 @@ from typing import Annotated, Any
 import numpy as np
 
 from ..checkpoints.naming import Array, Matrix, Norm
-from ..mechanisms.rwkv4 import WKVState, rwkv4
+from ..mechanisms.rwkv4 import WKVState
+from ..mechanisms.rwkv4 import packed as rwkv4
 from ..primitives.elementwise import sigmoid
-from ..primitives.linear_map import linear_map
+from ..primitives.linear_map import linear_map, linear_maps
 from ..primitives.norm import layer_norm
 from ..primitives.shift import mix, shift
 from .channel_mix import ChannelMix, channel_mix
@@ -115,9 +116,7 @@ def time_mix(
     z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array
 ) -> tuple[Array, WKVState]:
     """Return the time mix of z (M, C) and the state of the recurrence."""
-    m_k, m_v, m_r = mix(z, previous, layer.share)
-    k = linear_map(m_k, att.key.weight)
-    v = linear_map(m_v, att.value.weight)
-    r = sigmoid(linear_map(m_r, att.receptance.weight))
-    y, final = rwkv4(layer.log_decay, layer.u, k[None], v[None], cu_seqlens=offsets, state=state)
-    return linear_map(r * y[0], att.output.weight), final
+    m = mix(z, previous, layer.share)
+    k, v, r = linear_maps(m, (att.key.weight, att.value.weight, att.receptance.weight))
+    y, final = rwkv4(layer.log_decay, layer.u, k, v, state=state, offsets=offsets)
+    return linear_map(sigmoid(r) * y, att.output.weight), final

@@ -19,9 +19,9 @@ from typing import Annotated, Any
 import numpy as np
 
 from ..checkpoints.naming import Array, Matrix, Norm
-from ..mechanisms.rwkv5 import rwkv5
+from ..mechanisms.rwkv5 import packed as rwkv5
 from ..primitives.elementwise import silu
-from ..primitives.linear_map import linear_map
+from ..primitives.linear_map import linear_map, linear_maps
 from ..primitives.norm import group_norm, layer_norm
 from ..primitives.shift import mix, shift
 from .channel_mix import ChannelMix, channel_mix
@@ -186,13 +186,14 @@ def time_mix(
     m = mix(z, previous, layer.share)
 
     def heads(array: Array) -> Array:
-        return array.reshape(1, len(z), layer.heads, -1)
+        return array.reshape(len(z), layer.heads, -1)
 
-    r = heads(linear_map(m[0], att.receptance.weight))
-    k = heads(linear_map(m[1], att.key.weight))
-    v = heads(linear_map(m[2], att.value.weight))
-    y, final = rwkv5(r, layer.log_decay, k, v, layer.u, cu_seqlens=offsets, state=state)
-    y = group_norm(y.reshape(len(z), -1), *layer.ln_x, layer.heads, layer.eps)
+    matrices = [att.receptance.weight, att.key.weight, att.value.weight]
     if isinstance(att, TimeMix51):
-        y = y * silu(linear_map(m[3], att.gate.weight))
+        matrices.append(att.gate.weight)
+    r, k, v, *g = linear_maps(m, matrices)
+    y, final = rwkv5(heads(r), layer.log_decay, heads(k), heads(v), layer.u, state=state, offsets=offsets)
+    y = group_norm(y.reshape(len(z), -1), *layer.ln_x, layer.heads, layer.eps)
+    if g:
+        y = y * silu(g[0])
     return linear_map(y, att.output.weight), final

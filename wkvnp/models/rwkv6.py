@@ -18,9 +18,9 @@ import numpy as np
 
 from .. import _scalar as scalar
 from ..checkpoints.naming import Array, Matrix, Norm
-from ..mechanisms.rwkv6 import rwkv6
-from ..primitives.elementwise import elementwise, silu, tanh
-from ..primitives.linear_map import linear_map, low_rank, low_rank_groups
+from ..mechanisms.rwkv6 import packed as rwkv6
+from ..primitives.elementwise import elementwise, silu
+from ..primitives.linear_map import linear_map, linear_maps, low_rank, low_rank_groups
 from ..primitives.norm import group_norm, layer_norm
 from ..primitives.shift import mix, shift
 from .channel_mix import channel_mix
@@ -147,21 +147,18 @@ def block(
 def mixtures(z: Array, previous: Array, att: TimeMix, layer: Layer) -> Array:
     """Return the mixtures (5, M, C) for w, k, v, r, g: every token decides its share of the previous one."""
     (s,) = mix(z, previous, layer.share_x)
-    return mix(z, previous, layer.share + low_rank_groups(s, att.time_maa_w1, att.time_maa_w2, tanh))
+    return mix(z, previous, layer.share + low_rank_groups(s, att.time_maa_w1, att.time_maa_w2, "tanh"))
 
 
 def time_mix(z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array) -> tuple[Array, Array]:
     """Return the time mix of z (M, C) and the state of the recurrence."""
-    m_w, m_k, m_v, m_r, m_g = mixtures(z, previous, att, layer)
+    m = mixtures(z, previous, att, layer)
 
     def heads(array: Array) -> Array:
-        return array.reshape(1, len(z), layer.heads, -1)
+        return array.reshape(len(z), layer.heads, -1)
 
-    r = linear_map(m_r, att.receptance.weight)
-    k = linear_map(m_k, att.key.weight)
-    v = linear_map(m_v, att.value.weight)
-    g = silu(linear_map(m_g, att.gate.weight))
-    log_decay = log_decay_of(low_rank(m_w, att.time_decay_w1, att.time_decay_w2, tanh), layer.time_decay)
-    y, final = rwkv6(heads(r), heads(log_decay), heads(k), heads(v), layer.u, cu_seqlens=offsets, state=state)
+    k, v, r, g = linear_maps(m[1:], (att.key.weight, att.value.weight, att.receptance.weight, att.gate.weight))
+    log_decay = log_decay_of(low_rank(m[0], att.time_decay_w1, att.time_decay_w2, "tanh"), layer.time_decay)
+    y, final = rwkv6(heads(r), heads(log_decay), heads(k), heads(v), layer.u, state=state, offsets=offsets)
     y = group_norm(y.reshape(v.shape), *layer.ln_x, layer.heads, layer.eps)
-    return linear_map(y * g, att.output.weight), final
+    return linear_map(y * silu(g), att.output.weight), final

@@ -19,9 +19,9 @@ import numpy as np
 
 from .. import _scalar as scalar
 from ..checkpoints.naming import Array, Matrix, Norm
-from ..mechanisms.rwkv7 import rwkv7
-from ..primitives.elementwise import elementwise, relu_squared, sigmoid, tanh
-from ..primitives.linear_map import linear_map, low_rank
+from ..mechanisms.rwkv7 import packed as rwkv7
+from ..primitives.elementwise import elementwise, relu_squared
+from ..primitives.linear_map import Activation, linear_map, linear_maps, low_ranks
 from ..primitives.norm import group_norm, l2_normalize, layer_norm
 from ..primitives.shift import mix, shift
 from .language_model import Config
@@ -121,7 +121,8 @@ class Layer:
 
     ln1: tuple[Array, Array]
     ln2: tuple[Array, Array]
-    share: Array  # (6, 1, C): r, w, k, v, a, g
+    share: Array  # (6, 1, C): r, k, v, w, a, g
+    pairs: tuple[tuple[Array, Array, Activation], ...]  # low-rank factors of v (but in layer 0), w, a, g
     w0: Array
     a0: Array
     v0: Array | None
@@ -137,10 +138,18 @@ class Layer:
 def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> Layer:
     """Widen the small tensors of a block."""
     att = block.att
+    pairs: tuple[tuple[Array, Array, Activation], ...] = (
+        (att.w1, att.w2, "tanh"),
+        (att.a1, att.a2, None),
+        (att.g1, att.g2, "sigmoid"),
+    )
+    if att.v1 is not None and att.v2 is not None:
+        pairs = ((att.v1, att.v2, None), *pairs)
     return Layer(
         ln1=(vector(block.ln1.weight), vector(block.ln1.bias)),
         ln2=(vector(block.ln2.weight), vector(block.ln2.bias)),
-        share=np.concatenate([vector(part) for part in (att.x_r, att.x_w, att.x_k, att.x_v, att.x_a, att.x_g)]),
+        share=np.concatenate([vector(part) for part in (att.x_r, att.x_k, att.x_v, att.x_w, att.x_a, att.x_g)]),
+        pairs=pairs,
         w0=vector(att.w0).reshape(-1),
         a0=vector(att.a0).reshape(-1),
         v0=None if att.v0 is None else vector(att.v0).reshape(-1),
@@ -172,25 +181,22 @@ def time_mix(
     z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array, v_first: Array | None
 ) -> tuple[Array, Array, Array]:
     """Return the time mix of z (M, C), the state of the recurrence, and the first layer's values."""
-    x_r, x_w, x_k, x_v, x_a, x_g = mix(z, previous, layer.share)
-    r = linear_map(x_r, att.receptance.weight)
-    k = linear_map(x_k, att.key.weight)
-    v = linear_map(x_v, att.value.weight)
-    log_decay = bounded_log_decay(low_rank(x_w, att.w1, att.w2, tanh), layer.w0)
-    a = learning_rate(low_rank(x_a, att.a1, att.a2), layer.a0)
-    g = low_rank(x_g, att.g1, att.g2, sigmoid)
+    mixed = mix(z, previous, layer.share)
+    r, k, v = linear_maps(mixed[:3], (att.receptance.weight, att.key.weight, att.value.weight))
+    *nu, w, a, g = low_ranks(mixed[6 - len(layer.pairs) :], layer.pairs)
+    log_decay, a = bounded_log_decay(w, layer.w0), learning_rate(a, layer.a0)
     if v_first is None:
         v_first = v
-    elif att.v1 is not None and att.v2 is not None:
-        v = residual_value(v, v_first, low_rank(x_v, att.v1, att.v2), layer.v0)
+    elif nu:
+        v = residual_value(v, v_first, nu[0], layer.v0)
 
     def heads(array: Array) -> Array:
-        return array.reshape(1, len(z), layer.heads, -1)
+        return array.reshape(len(z), layer.heads, -1)
 
     kappa = l2_normalize(heads(k * layer.k_k))
     k = k * (1 + (a - 1) * layer.k_a)
     y, final = rwkv7(
-        heads(r), heads(log_decay), heads(k), heads(v), -kappa, kappa * heads(a), cu_seqlens=offsets, state=state
+        heads(r), heads(log_decay), heads(k), heads(v), -kappa, kappa * heads(a), state=state, offsets=offsets
     )
     y = group_norm(y.reshape(v.shape), *layer.ln_x, layer.heads, layer.eps)
     bonus = np.sum(heads(r * k) * layer.r_k, axis=-1, keepdims=True) * heads(v)

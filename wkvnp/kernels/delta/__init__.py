@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._shapes import time_windows
+from ..._shapes import SMALL, time_windows
+from . import cpu
 
 Array = npt.NDArray[Any]
 
@@ -39,11 +40,11 @@ def dplr(
     y : ndarray (M, H, V)
     state : ndarray (N, H, K, V)
     """
-    from . import cpu
-
     y, final, scratch = _allocate(k, v, state, offsets, 3)
-    for starts, stops in time_windows(offsets, 2 * final[0].size if len(final) else 0):
-        cpu.scan_dplr(starts, stops, q, log_decay, k, v, a, b, final, y, scratch)
+    work = 2 * k.shape[1] * k.shape[2] * v.shape[2]
+    run = cpu.scan_dplr.serial if len(k) * work <= SMALL else cpu.scan_dplr
+    for starts, stops in time_windows(offsets, work):
+        run(starts, stops, q, log_decay, k, v, a, b, final, y, scratch)
     return y, final
 
 
@@ -54,18 +55,16 @@ def delta_rule(
 
     ``S_t = D_t S_{t-1} + beta_t k_t (v_t - (D_t S_{t-1})^T k_t)^T`` with ``D_t = diag(exp(log_decay_t))``.
     """
-    from . import cpu
-
     y, final, scratch = _allocate(k, v, state, offsets, 4)
-    for starts, stops in time_windows(offsets, 2 * final[0].size if len(final) else 0):
-        cpu.scan_delta_rule(starts, stops, q, log_decay, k, v, beta, final, y, scratch)
+    work = 2 * k.shape[1] * k.shape[2] * v.shape[2]
+    run = cpu.scan_delta_rule.serial if len(k) * work <= SMALL else cpu.scan_delta_rule
+    for starts, stops in time_windows(offsets, work):
+        run(starts, stops, q, log_decay, k, v, beta, final, y, scratch)
     return y, final
 
 
 def _allocate(k: Array, v: Array, state: Array | None, offsets: Array, rows: int) -> tuple[Array, Array, Array]:
     """Return room for y, a state of our own, and `rows` rows of scratch for every piece of work."""
-    from . import cpu
-
     (M, H, K), V, N = k.shape, v.shape[2], offsets.size - 1
     final = np.zeros((N, H, K, V), v.dtype) if state is None else state.copy()
     scratch = np.empty((N * H * -(-V // cpu.VALUES), rows, max(K, cpu.VALUES)), v.dtype)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._shapes import time_windows
+from ..._shapes import SMALL, time_windows
+from . import cpu
 
 Array = npt.NDArray[Any]
 
@@ -44,14 +45,13 @@ def linear(
     All arrays are C-contiguous and of one dtype, float32 or float64. The result has the same bits for any number of
     threads, any batch and any cut of the time axis.
     """
-    from . import cpu
-
     (M, H, K), V, N = k.shape, v.shape[2], offsets.size - 1
     y = np.empty((M, H, V), v.dtype)
     final = np.zeros((N, H, K, V), v.dtype) if state is None else state.copy()
     before = bonus is not None
     scratch = np.empty((N * H * -(-V // cpu.VALUES), 2, K), v.dtype)
     weight = bonus if bonus is not None else np.empty((H, 0), v.dtype)
+    run = cpu.scan.serial if M * H * K * V <= SMALL else cpu.scan
     for starts, stops in time_windows(offsets, H * K * V):
-        cpu.scan(starts, stops, q, log_decay, k, v, weight, before, final, y, scratch)
+        run(starts, stops, q, log_decay, k, v, weight, before, final, y, scratch)
     return y, final

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._shapes import time_windows
+from ..._shapes import SMALL, time_windows
+from . import cpu
 
 Array = npt.NDArray[Any]
 EMPTY_EXPONENT = -1e38
@@ -40,14 +41,13 @@ def wkv(
     y : ndarray (M, C)
     state : tuple (aa, bb, pp), each (N, C)
     """
-    from . import cpu
-
     N, C = offsets.size - 1, k.shape[1]
     y = np.empty_like(v)
     if state is None:
         aa, bb, pp = np.zeros((N, C), v.dtype), np.zeros((N, C), v.dtype), np.full((N, C), EMPTY_EXPONENT)
     else:
         aa, bb, pp = state[0].copy(), state[1].copy(), state[2].astype(np.float64)
+    run = cpu.scan.serial if k.size * 16 <= SMALL else cpu.scan
     for starts, stops in time_windows(offsets, 16 * C):
-        cpu.scan(starts, stops, log_decay, u, k, v, aa, bb, pp, y)
+        run(starts, stops, log_decay, u, k, v, aa, bb, pp, y)
     return y, (aa, bb, pp)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import _scalar as scalar
+from . import cpu
 
 Array = npt.NDArray[Any]
 _SMALL = 1 << 15
@@ -35,17 +36,15 @@ def elementwise(formula: Callable[..., Any]) -> Callable[..., Array]:
 
     @functools.cache
     def compiled() -> Any:
-        from . import cpu
-
         return cpu.loop(formula, operands)
 
     @functools.wraps(formula)
     def apply(*arrays: Array) -> Array:
-        rows = [np.ascontiguousarray(array).reshape(-1, array.shape[-1]) for array in arrays]
-        y = np.empty((max(len(row) for row in rows), rows[0].shape[1]), rows[0].dtype)
+        rows = [np.ascontiguousarray(array if array.ndim == 2 else array[None]) for array in arrays]
+        y = np.empty((max(map(len, rows)), rows[0].shape[1]), rows[0].dtype)
         run = compiled().serial if y.size <= _SMALL else compiled()
         run(*rows, y)
-        return y.reshape(max((array.shape for array in arrays), key=len))
+        return y if max(array.ndim for array in arrays) == 2 else y[0]
 
     return apply
 

@@ -8,20 +8,27 @@ bound by arithmetic: BLAS does the product, and a 16-bit matrix is widened block
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from ... import _scalar as scalar
 from ..._dtypes import compiled_view, widen
+from . import cpu
 
 Array = npt.NDArray[Any]
+Activation = Literal["tanh", "sigmoid"] | None
+_ACTIVATIONS: tuple[Activation, ...] = (None, "tanh", "sigmoid")
 
 FEW_ROWS = 32
 """Up to here a row's result does not depend on the other rows, not even in its last bit."""
 
 _BLOCK_ELEMENTS = 1 << 20
+_SMALL = 1 << 17
+"""Multiply-adds that are over before another thread has woken."""
+
 _LONGEST_PRODUCT = 4_000_000_000
 """Multiply-adds of one BLAS call, so that Ctrl-C waits 0.1 s at most."""
 
@@ -43,43 +50,115 @@ def linear_map(x: Array, weight: Array) -> Array:
     >>> linear_map(np.ones((1, 2), np.float32), np.array([[1, 2], [3, 4], [5, 6]], np.float16))
     array([[ 3.,  7., 11.]], dtype=float32)
     """
-    from . import cpu
-
-    y = np.empty((x.shape[0], weight.shape[0]), x.dtype)
-    if x.shape[0] <= FEW_ROWS:
-        _launch(cpu.rows_by_outputs, np.ascontiguousarray(x), compiled_view(weight), y)
-        return y
-    step = _LONGEST_PRODUCT // (x.shape[0] * x.shape[1]) or 1
-    if weight.dtype != x.dtype:
-        step = min(step, _BLOCK_ELEMENTS // weight.shape[1] or 1)
-    for begin in range(0, weight.shape[0], step):
-        block = _wide(weight[begin : begin + step], x.dtype)
-        np.matmul(x, block.T, out=y[:, begin : begin + step])
+    y: Array = linear_maps(x[None], (weight,))[0]
     return y
 
 
-def low_rank(x: Array, down: Array, up: Array, activation: Callable[[Array], Array] | None = None) -> Array:
-    """Return ``activation(x @ down) @ up`` for a pair of factors stored [in, rank] and [rank, out].
+def linear_maps(x: Array, weights: Sequence[Array]) -> Array:
+    """Return ``x[j] @ weights[j].T`` for up to four matrices of one shape and dtype: in one launch if rows are few.
+
+    Parameters
+    ----------
+    x : ndarray (J, M, I), float32 or float64
+    weights : sequence of J ndarray (O, I)
+
+    Returns
+    -------
+    ndarray (J, M, O), dtype of x
 
     Examples
     --------
-    >>> x, down, up = (np.full(shape, 0.5, np.float32) for shape in [(1, 4), (4, 2), (2, 3)])
-    >>> low_rank(x, down, up, np.tanh)
-    array([[0.7615942, 0.7615942, 0.7615942]], dtype=float32)
+    >>> weight = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> linear_maps(np.array([[[1.0, 1.0]], [[0.0, 1.0]]]), (weight, -weight))[:, 0]
+    array([[ 3.,  7.],
+           [-2., -4.]])
     """
-    hidden = _by_inputs(x, down)
-    return _by_inputs(hidden if activation is None else activation(hidden), up)
+    J, M, inputs = x.shape
+    outputs = weights[0].shape[0]
+    y = np.empty((J, M, outputs), x.dtype)
+    if M <= FEW_ROWS:
+        stored = [compiled_view(weight) for weight in weights]
+        run = cpu.rows_by_outputs.serial if y.size * inputs < _SMALL else cpu.rows_by_outputs
+        run(np.ascontiguousarray(x), *(stored + stored[:1] * 3)[:4], y)
+        return y
+    step = _LONGEST_PRODUCT // (M * inputs) or 1
+    if weights[0].dtype != x.dtype:
+        step = min(step, _BLOCK_ELEMENTS // inputs or 1)
+    for j, weight in enumerate(weights):
+        for begin in range(0, outputs, step):
+            block = _wide(weight[begin : begin + step], x.dtype)
+            np.matmul(x[j], block.T, out=y[j, :, begin : begin + step])
+    return y
 
 
-def low_rank_groups(x: Array, down: Array, up: Array, activation: Callable[[Array], Array]) -> Array:
-    """Return ``activation(x @ down)``, cut into G groups of rank R, each through its own matrix of `up` (G, R, O).
+def low_rank(x: Array, down: Array, up: Array, activation: Activation = None) -> Array:
+    """Return ``f(x @ down) @ up`` for a pair of factors stored [in, rank] and [rank, out].
+
+    Parameters
+    ----------
+    x : ndarray (M, I), float32 or float64
+    down : ndarray (I, R)
+    up : ndarray (R, O)
+    activation : {None, "tanh", "sigmoid"}
+        What f is.
+
+    Returns
+    -------
+    ndarray (M, O), dtype of x
+
+    Examples
+    --------
+    >>> x, down, up = (np.full(shape, 0.5) for shape in [(1, 4), (4, 2), (2, 3)])
+    >>> low_rank(x, down, up, "tanh").round(4)
+    array([[0.7616, 0.7616, 0.7616]])
+    """
+    y: Array = low_ranks(x[None], ((down, up, activation),))[0]
+    return y
+
+
+def low_ranks(x: Array, pairs: Sequence[tuple[Array, Array, Activation]]) -> Array:
+    """Return `low_rank` of ``x[j]`` and ``pairs[j]``, for up to four pairs: in one launch if rows are few.
+
+    Parameters
+    ----------
+    x : ndarray (J, M, I), float32 or float64
+    pairs : sequence of J (down, up, activation)
+
+    Returns
+    -------
+    ndarray (J, M, O), dtype of x
+    """
+    J, M, _ = x.shape
+    y = np.empty((J, M, pairs[0][1].shape[1]), x.dtype)
+    if M > FEW_ROWS:
+        for j, (down, up, activation) in enumerate(pairs):
+            y[j] = _activate(x[j] @ _wide(down, x.dtype), activation) @ _wide(up, x.dtype)
+        return y
+    factors = [compiled_view(factor) for pair in pairs for factor in pair[:2]]
+    kinds = np.array([_ACTIVATIONS.index(pair[2]) for pair in pairs])
+    hidden = np.empty((J, M, max(pair[0].shape[1] for pair in pairs)), x.dtype)
+    run = cpu.low_ranks.serial if hidden.size * x.shape[2] < _SMALL else cpu.low_ranks
+    run(np.ascontiguousarray(x), *(factors + factors[:2] * 3)[:8], kinds, hidden, y)
+    return y
+
+
+def low_rank_groups(x: Array, down: Array, up: Array, activation: Activation = None) -> Array:
+    """Return ``f(x @ down)``, cut into G groups of rank R, each through its own matrix of `up` (G, R, O).
 
     Returns
     -------
     ndarray (G, M, O)
     """
-    hidden = activation(_by_inputs(x, down)).reshape(len(x), up.shape[0], up.shape[1])
+    hidden = _activate(_by_inputs(x, down), activation).reshape(len(x), up.shape[0], up.shape[1])
     return np.stack([_by_inputs(hidden[:, group], matrix) for group, matrix in enumerate(up)])
+
+
+def _activate(x: Array, activation: Activation) -> Array:
+    if activation is None:
+        return x
+    with np.errstate(over="ignore"):  # exp(-x) may be infinite, and 1 / (1 + inf) is what is meant
+        result: Array = scalar.tanh(x) if activation == "tanh" else scalar.sigmoid(x)
+    return result
 
 
 def embedding(table: Array, tokens: Array) -> Array:
@@ -89,30 +168,19 @@ def embedding(table: Array, tokens: Array) -> Array:
 
 def _by_inputs(x: Array, weight: Array) -> Array:
     """Return ``x @ weight`` for a matrix stored [in, out]."""
-    from . import cpu
-
     if x.shape[0] > FEW_ROWS:
         product: Array = np.matmul(x, _wide(weight, x.dtype))
         return product
     y = np.empty((x.shape[0], weight.shape[1]), x.dtype)
-    _launch(cpu.rows_by_inputs, np.ascontiguousarray(x), compiled_view(weight), y)
+    run = cpu.rows_by_inputs.serial if y.size * len(weight) < _SMALL else cpu.rows_by_inputs
+    run(np.ascontiguousarray(x), compiled_view(weight), y)
     return y
 
 
 def _wide(weight: Array, dtype: np.dtype[Any]) -> Array:
     """Return a block of a matrix in the dtype of the activations."""
-    from . import cpu
-
     if weight.dtype == dtype:
         return weight
     wide = np.empty(weight.shape, dtype)
     cpu.widen_rows(compiled_view(weight), wide)
     return wide
-
-
-def _launch(kernel: Any, x: Array, weight: Array, y: Array) -> None:
-    """Share large products between threads; a small one is over before another thread has woken."""
-    if weight.size * x.shape[0] < 1 << 17:
-        kernel.serial(x, weight, y)
-    else:
-        kernel(x, weight, y)

@@ -7,9 +7,9 @@ one loop in one order, so it has the same bits whatever stands in the other rows
 from numba import prange
 
 from ..._jit import jit, kernel
-from ..._scalar import widen
+from ..._scalar import sigmoid, tanh, widen
 
-ROWS, COLUMNS = 32, 256
+ROWS, COLUMNS = 8, 256
 
 
 @jit
@@ -22,10 +22,10 @@ def _dot(w, x):
 
 
 @jit
-def _four_dots(weight, o, x):
-    """Return the dot products of four stored rows with x: four streams from memory, and x is read once."""
+def _four_dots(weight, o, apart, x):
+    """Return the dot products of four stored rows with x, which is read once."""
     zero = x.dtype.type(0)
-    w0, w1, w2, w3 = weight[o], weight[o + 1], weight[o + 2], weight[o + 3]
+    w0, w1, w2, w3 = weight[o], weight[o + apart], weight[o + 2 * apart], weight[o + 3 * apart]
     y0, y1, y2, y3 = zero, zero, zero, zero
     for i in range(x.size):
         xi = x[i]
@@ -36,23 +36,49 @@ def _four_dots(weight, o, x):
     return y0, y1, y2, y3
 
 
-@kernel
-def rows_by_outputs(
-    x,  # IN  (M, I)
-    weight,  # IN  (O, I) as stored
-    y,  # OUT (M, O)
-):
-    """Multiply few rows by a matrix stored [out, in]: each weight row is read once."""
+@jit
+def _block_of_outputs(x, weight, block, y):
+    """Set some of the outputs of each row: those of four runs of rows of the matrix, or of what is left over.
+
+    Four rows that lie a quarter of the matrix apart are read side by side: four streams for the prefetcher, each of
+    which goes on where it was with the next row.
+    """
     M, O = y.shape
-    for block in prange((O + ROWS - 1) // ROWS):
-        begin, end = block * ROWS, min((block + 1) * ROWS, O)
-        whole = begin + (end - begin) // 4 * 4
-        for o in range(begin, whole, 4):
+    quarter = O // 4
+    if block * ROWS < quarter:
+        for o in range(block * ROWS, min((block + 1) * ROWS, quarter)):
             for m in range(M):
-                y[m, o], y[m, o + 1], y[m, o + 2], y[m, o + 3] = _four_dots(weight, o, x[m])
-        for o in range(whole, end):
+                y0, y1, y2, y3 = _four_dots(weight, o, quarter, x[m])
+                y[m, o], y[m, o + quarter] = y0, y1
+                y[m, o + 2 * quarter], y[m, o + 3 * quarter] = y2, y3
+    else:
+        for o in range(4 * quarter, O):
             for m in range(M):
                 y[m, o] = _dot(weight[o], x[m])
+
+
+@kernel
+def rows_by_outputs(
+    x,  # IN  (J, M, I), J from 1 to 4
+    w0,  # IN  (O, I) as stored
+    w1,  # IN  (O, I); of these three what J leaves over is not read
+    w2,  # IN  (O, I)
+    w3,  # IN  (O, I)
+    y,  # OUT (J, M, O)
+):
+    """Multiply few rows by up to four matrices stored [out, in], each with rows of its own; each is read once."""
+    J, _, O = y.shape
+    blocks = (O // 4 + ROWS - 1) // ROWS + 1
+    for item in prange(J * blocks):
+        j, block = item // blocks, item % blocks
+        if j == 0:
+            _block_of_outputs(x[0], w0, block, y[0])
+        elif j == 1:
+            _block_of_outputs(x[1], w1, block, y[1])
+        elif j == 2:
+            _block_of_outputs(x[2], w2, block, y[2])
+        else:
+            _block_of_outputs(x[3], w3, block, y[3])
 
 
 @jit
@@ -87,6 +113,48 @@ def rows_by_inputs(
         begin, end = block * COLUMNS, min((block + 1) * COLUMNS, O)
         for m in range(M):
             _add_rows(x[m], weight, begin, y[m, begin:end])
+
+
+@jit
+def _through(x, down, up, activation, hidden, y):
+    """Set each row of y (M, O) to f(x down) up, with f the identity (0), tanh (1) or sigmoid (2)."""
+    for m in range(x.shape[0]):
+        h = hidden[m, : down.shape[1]]
+        _add_rows(x[m], down, 0, h)
+        if activation == 1:
+            for r in range(h.size):
+                h[r] = tanh(h[r])
+        elif activation == 2:
+            for r in range(h.size):
+                h[r] = sigmoid(h[r])
+        _add_rows(h, up, 0, y[m])
+
+
+@kernel
+def low_ranks(
+    x,  # IN  (J, M, I), J from 1 to 4
+    down0,  # IN  (I, R0) as stored
+    up0,  # IN  (R0, O)
+    down1,  # IN  (I, R1); of these pairs what J leaves over is not read
+    up1,  # IN  (R1, O)
+    down2,  # IN  (I, R2)
+    up2,  # IN  (R2, O)
+    down3,  # IN  (I, R3)
+    up3,  # IN  (R3, O)
+    activations,  # IN  (J,) 0, 1 or 2
+    hidden,  # scratch (J, M, largest rank)
+    y,  # OUT (J, M, O)
+):
+    """Multiply few rows by up to four pairs of low-rank factors, a pair a worker."""
+    for j in prange(x.shape[0]):
+        if j == 0:
+            _through(x[0], down0, up0, activations[0], hidden[0], y[0])
+        elif j == 1:
+            _through(x[1], down1, up1, activations[1], hidden[1], y[1])
+        elif j == 2:
+            _through(x[2], down2, up2, activations[2], hidden[2], y[2])
+        else:
+            _through(x[3], down3, up3, activations[3], hidden[3], y[3])
 
 
 @kernel

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import cpu
+
 Array = npt.NDArray[Any]
 _SMALL = 1 << 15
 
@@ -32,14 +34,10 @@ def group_norm(x: Array, weight: Array, bias: Array, groups: int, eps: float) ->
     >>> group_norm(x, np.ones(4, np.float32), np.zeros(4, np.float32), 2, 64e-5).round(4)
     array([[-0.9987,  0.9987,  1.    , -1.    ]], dtype=float32)
     """
-    from . import cpu
-
     x = np.ascontiguousarray(x)
     y = np.empty_like(x)
-    shape = (groups, x.shape[1] // groups)
-    parts = [part.reshape(shape) for part in (weight, bias)]
     run = cpu.standardize.serial if x.size <= _SMALL else cpu.standardize
-    run(x.reshape(-1, *shape), *parts, x.dtype.type(eps), y.reshape(-1, *shape))
+    run(x, weight, bias, x.shape[1] // groups, x.dtype.type(eps), y)
     return y
 
 
@@ -52,5 +50,8 @@ def l2_normalize(x: Array, floor: float = 1e-12) -> Array:
     array([[0.6, 0.8],
            [0. , 0. ]])
     """
-    length = np.sqrt(np.sum(x * x, axis=-1, keepdims=True))
-    return x / np.maximum(length, x.dtype.type(floor))  # type: ignore[no-any-return]
+    x = np.ascontiguousarray(x)
+    y = np.empty_like(x)
+    run = cpu.shorten.serial if x.size <= _SMALL else cpu.shorten
+    run(x.reshape(-1, x.shape[-1]), x.dtype.type(floor), y.reshape(-1, x.shape[-1]))
+    return y

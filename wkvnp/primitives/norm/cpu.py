@@ -1,4 +1,4 @@
-"""Compiled normalisations: a row of M, a group of G, n numbers each."""
+"""Compiled normalisation of rows, group by group."""
 
 import math
 
@@ -24,15 +24,35 @@ def _standardize(x, weight, bias, eps, y):
 
 
 @kernel
+def shorten(
+    x,  # IN  (R, n)
+    floor,  # IN  scalar of the dtype of x
+    y,  # OUT (R, n)
+):
+    """Divide every row by its length."""
+    R, n = x.shape
+    for r in prange(R):
+        row, out = x[r], y[r]
+        squares = row[0] * row[0]
+        for i in range(1, n):
+            squares += row[i] * row[i]
+        length = x.dtype.type(math.sqrt(squares))
+        scale = x.dtype.type(1) / (length if length > floor else floor)
+        for i in range(n):
+            out[i] = row[i] * scale
+
+
+@kernel
 def standardize(
-    x,  # IN  (M, G, n)
-    weight,  # IN  (G, n)
-    bias,  # IN  (G, n)
+    x,  # IN  (M, C)
+    weight,  # IN  (C,)
+    bias,  # IN  (C,)
+    n,  # IN  channels a group
     eps,  # IN  scalar of the dtype of x
-    y,  # OUT (M, G, n)
+    y,  # OUT (M, C)
 ):
     """Subtract the mean and divide by the standard deviation of each group, then scale and move."""
-    M, G, _ = x.shape
+    M, C = x.shape
     for m in prange(M):
-        for g in range(G):
-            _standardize(x[m, g], weight[g], bias[g], eps, y[m, g])
+        for c in range(0, C, n):
+            _standardize(x[m, c : c + n], weight[c : c + n], bias[c : c + n], eps, y[m, c : c + n])

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import cpu
+
 Array = npt.NDArray[Any]
 _SMALL = 1 << 15
 
@@ -38,6 +40,8 @@ def shift(x: Array, carried: Array, offsets: Array) -> tuple[Array, Array]:
     (array([0., 1., 9.]), array([2., 3.]))
     """
     starts, stops = offsets[:-1], offsets[1:]
+    if len(x) == len(carried) and (len(x) == 1 or (stops - starts == 1).all()):  # one token each, as in decoding
+        return carried.astype(x.dtype), x.copy()
     previous, last = np.empty_like(x), carried.astype(x.dtype)
     previous[1:] = x[:-1]
     filled = stops > starts
@@ -64,8 +68,6 @@ def mix(x: Array, previous: Array, share: Array) -> Array:
     >>> mix(np.array([[1.0]]), np.array([[5.0]]), np.array([[[0.25]], [[1.0]]])).ravel()
     array([2., 5.])
     """
-    from . import cpu
-
     y = np.empty((share.shape[0], *x.shape), x.dtype)
     run = cpu.mix.serial if y.size <= _SMALL else cpu.mix
     run(np.ascontiguousarray(x), previous, np.ascontiguousarray(share), y)
