@@ -368,3 +368,16 @@ def test_a_trained_model_beats_a_random_one(run, model):
         for path in (trained, model)
     ]
     assert bits[0] < 6 < 7 < bits[1]
+
+
+def test_control_characters_do_not_reach_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from wkvnp.cli.screen import write
+
+    text = "a\x1b[31m\n\tb\x07\x7f\x9bé\x00"
+    write(text)
+    assert capsys.readouterr().out == text
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    write(text)
+    assert capsys.readouterr().out == "a␛[31m\n\tb␇␡\ufffdé␀"

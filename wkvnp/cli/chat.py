@@ -12,6 +12,7 @@ from . import UsageError, describe_error
 from .interrupt import Deferred, raise_interrupts
 from .options import add_model_options, add_sampling_options, load_model, need_model, sampling_options, writable
 from .progress import Bar
+from .screen import write
 
 if TYPE_CHECKING:
     from ..generation import Chat
@@ -100,21 +101,19 @@ def _answer(chat: Chat, line: str, interactive: bool) -> None:
     chat.options["progress"] = progress
     with interrupt if interactive else contextlib.nullcontext():
         try:
-            begun = _write(chat.form.opening.lstrip())
+            opening = chat.form.opening.lstrip()
+            write(opening)
+            begun = bool(opening)
             for piece in chat.say(line):
-                begun = _write(piece.text if begun else piece.text.lstrip()) or begun
+                text = piece.text if begun else piece.text.lstrip()
+                write(text)
+                begun = begun or bool(text)
                 interrupt.check()
         except KeyboardInterrupt:
             bar.clear()
             if not interactive:
                 raise
-    _write("\n")
-
-
-def _write(text: str) -> bool:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-    return bool(text)
+    write("\n")
 
 
 def _command(chat: Chat, line: str) -> None:

@@ -19,6 +19,7 @@ from .options import (
     unescape,
     writable,
 )
+from .screen import write
 
 if TYPE_CHECKING:
     from ..generation import Piece
@@ -75,12 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     transcript = Transcript()
     pieces = generate(model, tokenizer, prompt, stop=stops, state=state, progress=Bar("prompt"), **options)
     if arguments.echo:
-        _write(prompt)
+        write(prompt)
     for piece in pieces:
         transcript.add(piece)
-        _write(_as_json(piece) if arguments.json else piece.text)
+        write(_as_json(piece) if arguments.json else piece.text)
     if sys.stdout.isatty() and not arguments.json and not transcript.text.endswith("\n"):
-        _write("\n")
+        write("\n")
     if target is not None:
         state = transcript.state(model, tokenizer)
         with Deferred() as interrupt:
@@ -92,9 +93,3 @@ def run(arguments: argparse.Namespace) -> int:
 def _as_json(piece: Piece) -> str:
     facts = {"token": piece.token, "text": piece.text, "logprob": piece.logprob, "finish": piece.finish}
     return json.dumps(facts, ensure_ascii=False) + "\n"
-
-
-def _write(text: str) -> None:
-    if text:
-        sys.stdout.write(text)
-        sys.stdout.flush()
