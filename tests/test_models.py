@@ -11,7 +11,7 @@ from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp.checkpoints import open_checkpoint, save_safetensors
 from wkvnp.checkpoints.naming import flatten
 from wkvnp.errors import CheckpointError, ShapeError
-from wkvnp.models import ARCHITECTURES, language_model
+from wkvnp.models import ARCHITECTURES, sequences
 
 RNG = np.random.default_rng(0)
 TOKENS = RNG.integers(0, 59, 40)
@@ -63,7 +63,7 @@ def test_long_prompts_run_in_chunks(model: wkvnp.Model, monkeypatch: pytest.Monk
     ragged = [TOKENS, TOKENS[:7], TOKENS[:0], TOKENS[5:30]]
     single, _ = model(TOKENS)
     several, state = model(ragged, logits="all")
-    monkeypatch.setattr(language_model, "CHUNK", 9)
+    monkeypatch.setattr(sequences, "CHUNK", 9)
     assert differ(model(TOKENS)[0], single) <= CUT
     chunked, after = model(ragged, logits="all")
     for a, b in zip(several, chunked, strict=True):

@@ -41,7 +41,7 @@ class ChannelMix:
     value: Annotated[Matrix, "C F"]
 
 
-def channel_mix(z: Array, previous: Array, ffn: Gated, share: Array) -> Array:
+def gated_channel_mix(z: Array, previous: Array, ffn: Gated, share: Array) -> Array:
     """Return sigmoid(W_r m_r) * (W_v relu(W_k m_k)^2) for z (M, C); share (2, 1, C) is that of k and r."""
     m_k, m_r = mix(z, previous, share)
     value = linear_map(relu_squared(linear_map(m_k, ffn.key.weight)), ffn.value.weight)

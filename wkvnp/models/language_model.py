@@ -21,13 +21,12 @@ from ..errors import ShapeError, StateError
 from ..mechanisms.rwkv4 import EMPTY_EXPONENT, WKVState
 from ..primitives.linear_map import embedding, linear_map
 from ..primitives.norm import layer_norm
+from ..primitives.shift import shift
+from .sequences import Restore, Tokens, pack, windows
 from .state import LayerState, State, fingerprint_of
 
 Array = npt.NDArray[Any]
-Tokens = npt.ArrayLike | Sequence[npt.ArrayLike]
-
-CHUNK = 1024
-"""Tokens that go through the layers at once: enough for fast products, little enough for the cache and for Ctrl-C."""
+Vectors = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,7 @@ class Model:
         self.n_parameters = sum(array.size for array in arrays.values())
         self._dtype = np.dtype(np.float64 if arrays["emb.weight"].dtype == np.float64 else np.float32)
         self._layers = [architecture.prepare(block, config, self._vector) for block in weights.blocks]
+        self._norms = [(self._norm(block.ln1), self._norm(block.ln2)) for block in weights.blocks]
         self._ln0, self._ln_out = self._norm(weights.blocks[0].ln0), self._norm(weights.ln_out)
 
     def __repr__(self) -> str:
@@ -150,7 +150,7 @@ class Model:
         """
         if logits not in ("last", "all"):
             raise ShapeError(f"model: logits must be 'last' or 'all'; got {logits!r}")
-        packed, offsets, restore = self._pack(tokens)
+        packed, offsets, restore = pack(tokens, self.config.vocab_size)
         layers = self._check_layers(hidden)
         if logits == "last" and (offsets[1:] == offsets[:-1]).any():
             raise ShapeError(
@@ -161,7 +161,7 @@ class Model:
         result = np.empty((packed.size, self.config.vocab_size), self._dtype) if logits == "all" else None
         last = np.empty((offsets.size - 1, self.config.n_embd), self._dtype)
         final = self.initial_state(offsets.size - 1) if state is None else state
-        for where, window in _windows(offsets):
+        for where, window in windows(offsets):
             x, final = self._forward(packed[where], window, final, {n: (streams[n], where) for n in layers})
             ends = window[1:] > window[:-1]
             last[ends] = x[window[1:][ends] - 1]
@@ -228,18 +228,30 @@ class Model:
         """Run packed tokens through all layers; return the residual stream (M, C) and the new state."""
         x = layer_norm(embedding(self.weights.emb.weight, tokens), *self._ln0)
         layers, carry = [], None
-        for n, (weights, layer) in enumerate(zip(self.weights.blocks, self._layers, strict=True)):
-            x, after, carry = self._architecture.block(x, weights, layer, state.layers[n], offsets, carry)
+        for n in range(self.config.n_layer):
+            x, after, carry = self._block(n, x, state.layers[n], offsets, carry)
             layers.append(after)
             if n in streams:
                 stream, where = streams[n]
                 stream[where] = x
         return x, State(self.fingerprint, tuple(layers))
 
+    def _block(self, n: int, x: Array, state: LayerState, offsets: Array, carry: Any) -> tuple[Array, LayerState, Any]:
+        """Add the time mix and the channel mix of layer `n` to the residual stream; `carry` goes up the layers."""
+        weights, layer, (ln1, ln2) = self.weights.blocks[n], self._layers[n], self._norms[n]
+        z = layer_norm(x, *ln1)
+        previous, time_shift = shift(z, state.time_shift, offsets)
+        y, wkv, carry = self._architecture.time_mix(z, previous, weights.att, layer, state.wkv, offsets, carry)
+        x = x + y
+        z = layer_norm(x, *ln2)
+        previous, channel_shift = shift(z, state.channel_shift, offsets)
+        x = x + self._architecture.channel_mix(z, previous, weights.ffn, layer)
+        return x, LayerState(time_shift, wkv, channel_shift), carry
+
     def _head(self, x: Array) -> Array:
         return linear_map(layer_norm(x, *self._ln_out), self.weights.head.weight)
 
-    def _last(self, x: Array, restore: Any) -> Array:
+    def _last(self, x: Array, restore: Restore) -> Array:
         logits = self._head(x)
         return logits[0] if restore.single else logits
 
@@ -247,42 +259,8 @@ class Model:
         """Return a parameter in the dtype of the activations."""
         return np.ascontiguousarray(widen(array), self._dtype)
 
-    def _norm(self, norm: Norm) -> tuple[Array, Array]:
+    def _norm(self, norm: Norm) -> Vectors:
         return self._vector(norm.weight), self._vector(norm.bias)
-
-    def _pack(self, tokens: Tokens) -> tuple[Array, Array, _Restore]:
-        """Lay the sequences behind each other and remember how they came."""
-        if isinstance(tokens, (list, tuple)) and len(tokens) and not isinstance(tokens[0], (int, np.integer)):
-            sequences = [self._check_tokens(part) for part in tokens]
-            if any(part.ndim != 1 for part in sequences):
-                raise ShapeError("model: tokens must be one sequence, or a list of sequences; got a mixture")
-            equal = len({part.size for part in sequences}) == 1
-            offsets = np.cumsum([0] + [part.size for part in sequences])
-            shape = (len(sequences), sequences[0].size) if equal else None
-            return np.concatenate(sequences), offsets, _Restore(shape, offsets)
-        array = self._check_tokens(tokens)
-        if array.ndim not in (1, 2):
-            raise ShapeError(
-                f"model: tokens must have shape (T,) or (B, T), or be a list of sequences; got {array.shape}"
-            )
-        batch, time = (1, array.size) if array.ndim == 1 else array.shape
-        offsets = np.arange(batch + 1) * time
-        return array.reshape(-1), offsets, _Restore(array.shape, offsets)
-
-    def _check_tokens(self, tokens: Any) -> Array:
-        try:
-            array = np.asarray(tokens)
-        except ValueError as error:
-            raise ShapeError(f"model: tokens must be one sequence, or a list of sequences; {error}") from None
-        if array.size == 0:
-            array = array.astype(np.int64)
-        if array.dtype.kind not in "iu":
-            raise ShapeError(f"model: tokens must be whole numbers; got {array.dtype}")
-        size = self.config.vocab_size
-        if array.size and (array.min() < 0 or array.max() >= size):
-            wrong = array[(array < 0) | (array >= size)][0]
-            raise ShapeError(f"model: tokens must be in [0, {size}), the vocabulary of the model; got {wrong}")
-        return array.astype(np.int64, copy=False)
 
     def _check_layers(self, hidden: Sequence[int] | None) -> list[int]:
         layers = list(hidden) if hidden is not None else []
@@ -302,35 +280,3 @@ class Model:
             raise StateError(f"model: state must hold {batch} sequences, as tokens do; got {state.batch}")
         if state.layers[0].time_shift.dtype != self._dtype:
             raise StateError(f"model: state must be {self._dtype}, got {state.layers[0].time_shift.dtype}")
-
-
-@dataclass(frozen=True)
-class _Restore:
-    """How packed rows go back into the shape that the tokens had."""
-
-    shape: tuple[int, ...] | None  # None: unequal sequences
-    offsets: Array
-
-    @property
-    def single(self) -> bool:
-        return self.shape is not None and len(self.shape) == 1
-
-    def __call__(self, rows: Array) -> Array | list[Array]:
-        if self.shape is not None:
-            return rows.reshape(*self.shape, rows.shape[-1])
-        return np.split(rows, self.offsets[1:-1])
-
-
-def _windows(offsets: Array) -> list[tuple[Any, Array]]:
-    """Cut packed sequences into pieces of about CHUNK tokens: which rows, and their offsets within the piece."""
-    starts, stops = offsets[:-1], offsets[1:]
-    longest = int((stops - starts).max(initial=0))
-    if offsets[-1] <= CHUNK:
-        return [(slice(None), offsets)] if longest else []
-    step = max(1, CHUNK // (offsets.size - 1))
-    pieces = []
-    for begin in range(0, longest, step):
-        first, last = np.minimum(starts + begin, stops), np.minimum(starts + begin + step, stops)
-        rows = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
-        pieces.append((rows, np.concatenate([[0], np.cumsum(last - first)])))
-    return pieces

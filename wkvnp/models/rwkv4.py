@@ -20,11 +20,9 @@ from ..mechanisms.rwkv4 import WKVState
 from ..mechanisms.rwkv4 import packed as rwkv4
 from ..primitives.elementwise import sigmoid
 from ..primitives.linear_map import linear_map, linear_maps
-from ..primitives.norm import layer_norm
-from ..primitives.shift import mix, shift
-from .channel_mix import ChannelMix, channel_mix
+from ..primitives.shift import mix
+from .channel_mix import ChannelMix, gated_channel_mix
 from .language_model import Config
-from .state import LayerState
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +70,6 @@ REQUIRE = (r"blocks\.0\.ln0\.(weight|bias)",)
 class Layer:
     """What a block's small tensors become once: vectors in the dtype of the activations."""
 
-    ln1: tuple[Array, Array]
-    ln2: tuple[Array, Array]
     share: Array  # (3, 1, C) of the previous token, for k, v, r: one minus the stored share of the current one
     log_decay: Array
     u: Array
@@ -89,8 +85,6 @@ def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> L
     """Widen the small tensors of a block."""
     att, ffn = block.att, block.ffn
     return Layer(
-        ln1=(vector(block.ln1.weight), vector(block.ln1.bias)),
-        ln2=(vector(block.ln2.weight), vector(block.ln2.bias)),
         share=1 - np.concatenate([vector(part) for part in (att.time_mix_k, att.time_mix_v, att.time_mix_r)]),
         log_decay=log_decay_of(vector(att.time_decay)),
         u=vector(att.time_first),
@@ -98,25 +92,16 @@ def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> L
     )
 
 
-def block(
-    x: Array, weights: Block, layer: Layer, state: LayerState, offsets: Array, carry: Any
-) -> tuple[Array, LayerState, Any]:
-    """Add the time mix and the channel mix to the residual stream x (M, C)."""
-    z = layer_norm(x, *layer.ln1)
-    previous, time_shift = shift(z, state.time_shift, offsets)
-    y, wkv = time_mix(z, previous, weights.att, layer, state.wkv, offsets)
-    x = x + y
-    z = layer_norm(x, *layer.ln2)
-    previous, channel_shift = shift(z, state.channel_shift, offsets)
-    x = x + channel_mix(z, previous, weights.ffn, layer.channel_share)
-    return x, LayerState(time_shift, wkv, channel_shift), carry
-
-
 def time_mix(
-    z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array
-) -> tuple[Array, WKVState]:
-    """Return the time mix of z (M, C) and the state of the recurrence."""
+    z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array, carry: Any
+) -> tuple[Array, WKVState, Any]:
+    """Return the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
     m = mix(z, previous, layer.share)
     k, v, r = linear_maps(m, (att.key.weight, att.value.weight, att.receptance.weight))
     y, final = rwkv4(layer.log_decay, layer.u, k, v, state=state, offsets=offsets)
-    return linear_map(sigmoid(r) * y, att.output.weight), final
+    return linear_map(sigmoid(r) * y, att.output.weight), final, carry
+
+
+def channel_mix(z: Array, previous: Array, ffn: ChannelMix, layer: Layer) -> Array:
+    """Return the channel mix of z (M, C)."""
+    return gated_channel_mix(z, previous, ffn, layer.channel_share)

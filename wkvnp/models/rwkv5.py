@@ -22,12 +22,11 @@ from ..checkpoints.naming import Array, Matrix, Norm
 from ..mechanisms.rwkv5 import packed as rwkv5
 from ..primitives.elementwise import silu
 from ..primitives.linear_map import linear_map, linear_maps
-from ..primitives.norm import group_norm, layer_norm
-from ..primitives.shift import mix, shift
-from .channel_mix import ChannelMix, channel_mix
+from ..primitives.norm import group_norm
+from ..primitives.shift import mix
+from .channel_mix import ChannelMix, gated_channel_mix
 from .language_model import Config
 from .rwkv4 import log_decay_of
-from .state import LayerState
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -130,8 +129,6 @@ def bonus_names(names: Container[str]) -> tuple[str, ...]:
 class Layer:
     """What a block's small tensors become once: vectors in the dtype of the activations."""
 
-    ln1: tuple[Array, Array]
-    ln2: tuple[Array, Array]
     share: Array  # (3 or 4, 1, C) of the previous token, for r, k, v and g: one minus the stored share
     log_decay: Array  # (H,) or (H, N)
     u: Array  # (H,) or (H, N)
@@ -153,8 +150,6 @@ def prepare(block: Block50, config: Config, vector: Callable[[Array], Array]) ->
         assert att.time_faaaa is not None, "the loader requires a bonus"
         u = vector(att.time_faaaa)
     return Layer(
-        ln1=(vector(block.ln1.weight), vector(block.ln1.bias)),
-        ln2=(vector(block.ln2.weight), vector(block.ln2.bias)),
         share=1 - np.concatenate([vector(part) for part in shares]),
         log_decay=log_decay_of(vector(att.time_decay)),
         u=u,
@@ -165,24 +160,10 @@ def prepare(block: Block50, config: Config, vector: Callable[[Array], Array]) ->
     )
 
 
-def block(
-    x: Array, weights: Block50, layer: Layer, state: LayerState, offsets: Array, carry: Any
-) -> tuple[Array, LayerState, Any]:
-    """Add the time mix and the channel mix to the residual stream x (M, C)."""
-    z = layer_norm(x, *layer.ln1)
-    previous, time_shift = shift(z, state.time_shift, offsets)
-    y, wkv = time_mix(z, previous, weights.att, layer, state.wkv, offsets)
-    x = x + y
-    z = layer_norm(x, *layer.ln2)
-    previous, channel_shift = shift(z, state.channel_shift, offsets)
-    x = x + channel_mix(z, previous, weights.ffn, layer.channel_share)
-    return x, LayerState(time_shift, wkv, channel_shift), carry
-
-
 def time_mix(
-    z: Array, previous: Array, att: TimeMix50, layer: Layer, state: Any, offsets: Array
-) -> tuple[Array, Array]:
-    """Return the time mix of z (M, C) and the state of the recurrence."""
+    z: Array, previous: Array, att: TimeMix50, layer: Layer, state: Any, offsets: Array, carry: Any
+) -> tuple[Array, Array, Any]:
+    """Return the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
     m = mix(z, previous, layer.share)
 
     def heads(array: Array) -> Array:
@@ -196,4 +177,9 @@ def time_mix(
     y = group_norm(y.reshape(len(z), -1), *layer.ln_x, layer.heads, layer.eps)
     if g:
         y = y * silu(g[0])
-    return linear_map(y, att.output.weight), final
+    return linear_map(y, att.output.weight), final, carry
+
+
+def channel_mix(z: Array, previous: Array, ffn: ChannelMix, layer: Layer) -> Array:
+    """Return the channel mix of z (M, C)."""
+    return gated_channel_mix(z, previous, ffn, layer.channel_share)

@@ -21,11 +21,10 @@ from ..checkpoints.naming import Array, Matrix, Norm
 from ..mechanisms.rwkv6 import packed as rwkv6
 from ..primitives.elementwise import elementwise, silu
 from ..primitives.linear_map import linear_map, linear_maps, low_rank, low_rank_groups
-from ..primitives.norm import group_norm, layer_norm
-from ..primitives.shift import mix, shift
-from .channel_mix import channel_mix
+from ..primitives.norm import group_norm
+from ..primitives.shift import mix
+from .channel_mix import gated_channel_mix
 from .language_model import Config
-from .state import LayerState
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +99,6 @@ def log_decay_of(x: Any, time_decay: Any) -> Any:
 class Layer:
     """What a block's small tensors become once: vectors in the dtype of the activations."""
 
-    ln1: tuple[Array, Array]
-    ln2: tuple[Array, Array]
     share_x: Array  # (1, 1, C)
     share: Array  # (5, 1, C): w, k, v, r, g
     time_decay: Array
@@ -117,8 +114,6 @@ def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> L
     att, ffn = block.att, block.ffn
     shares = (att.time_maa_w, att.time_maa_k, att.time_maa_v, att.time_maa_r, att.time_maa_g)
     return Layer(
-        ln1=(vector(block.ln1.weight), vector(block.ln1.bias)),
-        ln2=(vector(block.ln2.weight), vector(block.ln2.bias)),
         share_x=vector(att.time_maa_x),
         share=np.concatenate([vector(part) for part in shares]),
         time_decay=vector(att.time_decay).reshape(-1),
@@ -130,28 +125,16 @@ def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> L
     )
 
 
-def block(
-    x: Array, weights: Block, layer: Layer, state: LayerState, offsets: Array, carry: Any
-) -> tuple[Array, LayerState, Any]:
-    """Add the time mix and the channel mix to the residual stream x (M, C)."""
-    z = layer_norm(x, *layer.ln1)
-    previous, time_shift = shift(z, state.time_shift, offsets)
-    y, wkv = time_mix(z, previous, weights.att, layer, state.wkv, offsets)
-    x = x + y
-    z = layer_norm(x, *layer.ln2)
-    previous, channel_shift = shift(z, state.channel_shift, offsets)
-    x = x + channel_mix(z, previous, weights.ffn, layer.channel_share)
-    return x, LayerState(time_shift, wkv, channel_shift), carry
-
-
 def mixtures(z: Array, previous: Array, att: TimeMix, layer: Layer) -> Array:
     """Return the mixtures (5, M, C) for w, k, v, r, g: every token decides its share of the previous one."""
     (s,) = mix(z, previous, layer.share_x)
     return mix(z, previous, layer.share + low_rank_groups(s, att.time_maa_w1, att.time_maa_w2, "tanh"))
 
 
-def time_mix(z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array) -> tuple[Array, Array]:
-    """Return the time mix of z (M, C) and the state of the recurrence."""
+def time_mix(
+    z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array, carry: Any
+) -> tuple[Array, Array, Any]:
+    """Return the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
     m = mixtures(z, previous, att, layer)
 
     def heads(array: Array) -> Array:
@@ -161,4 +144,9 @@ def time_mix(z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, 
     log_decay = log_decay_of(low_rank(m[0], att.time_decay_w1, att.time_decay_w2, "tanh"), layer.time_decay)
     y, final = rwkv6(heads(r), heads(log_decay), heads(k), heads(v), layer.u, state=state, offsets=offsets)
     y = group_norm(y.reshape(v.shape), *layer.ln_x, layer.heads, layer.eps)
-    return linear_map(y * silu(g), att.output.weight), final
+    return linear_map(y * silu(g), att.output.weight), final, carry
+
+
+def channel_mix(z: Array, previous: Array, ffn: ChannelMix, layer: Layer) -> Array:
+    """Return the channel mix of z (M, C)."""
+    return gated_channel_mix(z, previous, ffn, layer.channel_share)

@@ -22,10 +22,9 @@ from ..checkpoints.naming import Array, Matrix, Norm
 from ..mechanisms.rwkv7 import packed as rwkv7
 from ..primitives.elementwise import elementwise, relu_squared
 from ..primitives.linear_map import Activation, linear_map, linear_maps, low_ranks
-from ..primitives.norm import group_norm, l2_normalize, layer_norm
-from ..primitives.shift import mix, shift
+from ..primitives.norm import group_norm, l2_normalize
+from ..primitives.shift import mix
 from .language_model import Config
-from .state import LayerState
 
 _FASTEST = -math.exp(-0.5)
 
@@ -119,8 +118,6 @@ def residual_value(v: Any, v_first: Any, x: Any, v0: Any) -> Any:
 class Layer:
     """What a block's small tensors become once: vectors in the dtype of the activations."""
 
-    ln1: tuple[Array, Array]
-    ln2: tuple[Array, Array]
     share: Array  # (6, 1, C): r, k, v, w, a, g
     pairs: tuple[tuple[Array, Array, Activation], ...]  # low-rank factors of v (but in layer 0), w, a, g
     w0: Array
@@ -146,8 +143,6 @@ def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> L
     if att.v1 is not None and att.v2 is not None:
         pairs = ((att.v1, att.v2, None), *pairs)
     return Layer(
-        ln1=(vector(block.ln1.weight), vector(block.ln1.bias)),
-        ln2=(vector(block.ln2.weight), vector(block.ln2.bias)),
         share=np.concatenate([vector(part) for part in (att.x_r, att.x_k, att.x_v, att.x_w, att.x_a, att.x_g)]),
         pairs=pairs,
         w0=vector(att.w0).reshape(-1),
@@ -161,20 +156,6 @@ def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> L
         heads=config.n_head,
         eps=config.group_norm_eps,
     )
-
-
-def block(
-    x: Array, weights: Block, layer: Layer, state: LayerState, offsets: Array, v_first: Array | None
-) -> tuple[Array, LayerState, Array]:
-    """Add the time mix and the channel mix to the residual stream x (M, C)."""
-    z = layer_norm(x, *layer.ln1)
-    previous, time_shift = shift(z, state.time_shift, offsets)
-    y, wkv, v_first = time_mix(z, previous, weights.att, layer, state.wkv, offsets, v_first)
-    x = x + y
-    z = layer_norm(x, *layer.ln2)
-    previous, channel_shift = shift(z, state.channel_shift, offsets)
-    x = x + channel_mix(z, previous, weights.ffn, layer)
-    return x, LayerState(time_shift, wkv, channel_shift), v_first
 
 
 def time_mix(
