@@ -9,6 +9,7 @@ import pytest
 
 import wkvnp
 from contracts.tolerance import SCAN, assert_close
+from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp.errors import DeviceError, ShapeError
 from wkvnp.kernels.delta import oracle as delta_oracle
 from wkvnp.kernels.linear import oracle as linear_oracle
@@ -158,6 +159,19 @@ def test_half_precision_in_and_out_with_a_float32_state(name: str) -> None:
     y32, final32 = door.function(**wide)
     assert y.dtype == np.float16 and parts(final)[0].dtype == np.float32
     assert_same((y, final), (y32.astype(np.float16), final32))
+
+
+@by_name
+def test_bfloat16_in_and_out(name: str) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="the other implementation of bfloat16")
+    inputs = {n: narrow(a, BFLOAT16) for n, a in Door(name).inputs.items()}
+    y, final = getattr(wkvnp, name)(**inputs)
+    wide = getattr(wkvnp, name)(**{n: widen(a) for n, a in inputs.items()})
+    assert y.dtype == BFLOAT16
+    assert_same((y, final), (narrow(wide[0], BFLOAT16), wide[1]))
+    theirs, _ = getattr(wkvnp, name)(**{n: a.view(ml_dtypes.bfloat16) for n, a in inputs.items()})
+    assert theirs.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(theirs.view(np.uint16), y.view(np.uint16))
 
 
 @by_name

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._device import device_of
-from .._dtypes import dtype_name, narrow
+from .._dtypes import narrow
 from .._shapes import as_floats, check_axes, compute_dtype, contiguous, sequence_offsets, split_axes
 from ..errors import ShapeError
 
@@ -82,20 +82,21 @@ class Spec:
         for i in self.inputs:
             if i.sequential and not batched:
                 given[i.name] = given[i.name][None]
-            array = given[i.name]
-            check_axes(self.name, i.name, array, i.axes_of(array.ndim), sizes)
-            if i.domain == "log_decay" and array.size and (top := array.max()) > 0:
-                raise ShapeError(f"{self.name}: {i.name} must be at most 0 (it is a logarithm); got {top:.6g}")
+            check_axes(self.name, i.name, given[i.name], i.axes_of(given[i.name].ndim), sizes)
         offsets = sequence_offsets(self.name, cu_seqlens, sizes["B"][0], sizes["T"][0])
         arrays = {i.name: contiguous(given[i.name], dtype) for i in self.inputs}
+        for i in self.inputs:
+            if i.domain == "log_decay" and arrays[i.name].size and (top := arrays[i.name].max()) > 0:
+                raise ShapeError(f"{self.name}: {i.name} must be at most 0 (it is a logarithm); got {top:.6g}")
         arrays |= {i.name: arrays[i.name].reshape(-1, *arrays[i.name].shape[2:]) for i in self.inputs if i.sequential}
         first = self._state(state, dtype, sizes, offsets.size - 1, batched or cu_seqlens is not None)
 
-        outputs = {dtype_name(given[i.name].dtype) for i in self.inputs if i.sequential}
-        narrowed = outputs.pop() if len(outputs) == 1 else dtype.name
+        outputs = {given[i.name].dtype for i in self.inputs if i.sequential}
+        narrowed = outputs.pop() if len(outputs) == 1 else dtype
 
         def leave(y: Array, final: Any) -> tuple[Array, Any]:
-            y = narrow(y, narrowed).reshape(sizes["B"][0], sizes["T"][0], *y.shape[1:])
+            # A bfloat16 that is not our own has the same bits under another name.
+            y = narrow(y, narrowed).view(narrowed).reshape(sizes["B"][0], sizes["T"][0], *y.shape[1:])
             single = not batched and cu_seqlens is None
             return (y if batched else y[0]), (self._map_state(lambda part: part[0], final) if single else final)
 
