@@ -67,18 +67,19 @@ def rows_by_outputs(
     y,  # OUT (J, M, O)
 ):
     """Multiply few rows by up to four matrices stored [out, in], each with rows of its own; each is read once."""
+    # x[j] in every branch: x[3] would not depend on the loop, and Numba would read it before, beyond the end.
     J, _, O = y.shape
     blocks = (O // 4 + ROWS - 1) // ROWS + 1
     for item in prange(J * blocks):
         j, block = item // blocks, item % blocks
         if j == 0:
-            _block_of_outputs(x[0], w0, block, y[0])
+            _block_of_outputs(x[j], w0, block, y[j])
         elif j == 1:
-            _block_of_outputs(x[1], w1, block, y[1])
+            _block_of_outputs(x[j], w1, block, y[j])
         elif j == 2:
-            _block_of_outputs(x[2], w2, block, y[2])
+            _block_of_outputs(x[j], w2, block, y[j])
         else:
-            _block_of_outputs(x[3], w3, block, y[3])
+            _block_of_outputs(x[j], w3, block, y[j])
 
 
 @jit
@@ -148,13 +149,13 @@ def low_ranks(
     """Multiply few rows by up to four pairs of low-rank factors, a pair a worker."""
     for j in prange(x.shape[0]):
         if j == 0:
-            _through(x[0], down0, up0, activations[0], hidden[0], y[0])
+            _through(x[j], down0, up0, activations[j], hidden[j], y[j])
         elif j == 1:
-            _through(x[1], down1, up1, activations[1], hidden[1], y[1])
+            _through(x[j], down1, up1, activations[j], hidden[j], y[j])
         elif j == 2:
-            _through(x[2], down2, up2, activations[2], hidden[2], y[2])
+            _through(x[j], down2, up2, activations[j], hidden[j], y[j])
         else:
-            _through(x[3], down3, up3, activations[3], hidden[3], y[3])
+            _through(x[j], down3, up3, activations[j], hidden[j], y[j])
 
 
 @kernel
