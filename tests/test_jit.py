@@ -151,3 +151,13 @@ def test_kernels_run_without_the_compiler(program: Program) -> None:
         NUMBA_DISABLE_JIT="1",
     )
     assert done.stdout.split() == ["0", "1", "4", "0", "1", "4", "function"], done.stderr
+
+
+def test_small_work_stays_on_the_calling_thread() -> None:
+    def fill(y):  # type: ignore[no-untyped-def]
+        for i in range(y.size):
+            y[i] = 1
+
+    made = kernel(fill)
+    assert made.sized(10) == made.serial
+    assert made.sized(10**9) is made

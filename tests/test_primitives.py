@@ -7,7 +7,7 @@ from wkvnp import _scalar as scalar
 from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp._jit import kernel
 from wkvnp.primitives import linear_map as linear_map_module
-from wkvnp.primitives.elementwise import elementwise, relu_squared, sigmoid, silu, tanh
+from wkvnp.primitives.elementwise import elementwise, relu_squared, sigmoid, silu
 from wkvnp.primitives.linear_map import (
     FEW_ROWS,
     embedding,
@@ -30,6 +30,11 @@ def draw(*shape: int, dtype: str = "float32") -> np.ndarray:
 def close(actual: np.ndarray, expected: np.ndarray, tolerance: float = 2e-6) -> None:
     assert actual.shape == expected.shape
     assert np.abs(actual - expected).max(initial=0) <= tolerance * max(1, np.abs(expected).max(initial=0))
+
+
+@elementwise
+def tanh(x: float) -> float:
+    return scalar.tanh(x)
 
 
 @pytest.mark.parametrize("stored", ["float64", "float32", "float16", "bfloat16"])

@@ -26,6 +26,9 @@ __all__ = ["FAST", "Kernel", "jit", "kernel", "set_threads", "threads"]
 # Not "nnan" and "ninf": a running maximum starts at minus infinity, and NaN must stay visible.
 FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
 
+SMALL = 1 << 17
+"""Elementary steps (a multiplication and an addition) that are over before another thread has woken."""
+
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a function that other compiled functions call."""
@@ -70,6 +73,10 @@ class Kernel:
         else:
             with _threads.turnstile:
                 (self._parallel or self._compile(parallel=True))(*arguments)
+
+    def sized(self, steps: int) -> Callable[..., None]:
+        """Return the way to run work of so many elementary steps: shared, or `serial` if it is too small for that."""
+        return self.serial if steps <= SMALL else self
 
     def serial(self, *arguments: Any) -> None:
         """Run on the calling thread: for work too small to share."""

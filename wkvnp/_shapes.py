@@ -114,9 +114,6 @@ def contiguous(array: Array, dtype: np.dtype[Any]) -> Array:
     return np.require(wide, dtype, ("C", "A"))
 
 
-SMALL = 100_000
-"""Multiply-adds that are over before another thread has woken: not worth sharing."""
-
 _LONGEST_LAUNCH = 500_000_000
 """Elementary steps of a launch, about 0.1 s of one core: Ctrl-C waits no longer than that."""
 

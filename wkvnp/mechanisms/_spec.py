@@ -62,11 +62,10 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Spec:
-    """Arguments in call order, output letters, and the state: one array, or a named tuple of arrays."""
+    """Arguments in call order, and the state: one array, or a named tuple of arrays."""
 
     name: str
     inputs: tuple[Input, ...]
-    output: str
     state_axes: str
     state_type: type[tuple[Any, ...]] | None = None
     doubles: tuple[str, ...] = ()  # parts of the state that are float64 always

@@ -36,7 +36,6 @@ SPEC = Spec(
         Input("k", ("B T C",)),
         Input("v", ("B T C",)),
     ),
-    output="B T C",
     state_axes="B C",
     state_type=WKVState,
     doubles=("pp",),

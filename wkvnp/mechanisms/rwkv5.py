@@ -24,7 +24,6 @@ SPEC = Spec(
         Input("v", ("B T H V",)),
         Input("u", ("H K", "H")),
     ),
-    output="B T H V",
     state_axes="B H K V",
 )
 

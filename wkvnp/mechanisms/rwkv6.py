@@ -23,7 +23,6 @@ SPEC = Spec(
         Input("v", ("B T H V",)),
         Input("u", ("H K",)),
     ),
-    output="B T H V",
     state_axes="B H K V",
 )
 

@@ -24,7 +24,6 @@ SPEC = Spec(
         Input("a", ("B T H K",), "direction"),
         Input("b", ("B T H K",), "direction"),
     ),
-    output="B T H V",
     state_axes="B H K V",
 )
 

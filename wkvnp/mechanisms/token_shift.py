@@ -15,7 +15,7 @@ from ._spec import Input, Spec
 
 Array = npt.NDArray[Any]
 
-SPEC = Spec(name="token_shift", inputs=(Input("x", ("B T C",)),), output="B T C", state_axes="B C")
+SPEC = Spec(name="token_shift", inputs=(Input("x", ("B T C",)),), state_axes="B C")
 
 
 def token_shift(

@@ -68,10 +68,13 @@ def recognise(container: Container, group_norm_eps: float | None = None) -> tupl
     refuse_relatives(tensors, container.extras, source)
     architecture = version(tensors, source)
     module = module_of(architecture)
-    require = list(module.REQUIRE)
-    if architecture.startswith("rwkv5"):
-        require += module.bonus_names(tensors)
-    weights, sizes = bind(weights_of(architecture), tensors, source=source, ignore=module.IGNORE, require=require)
+    weights, sizes = bind(
+        weights_of(architecture),
+        tensors,
+        source=source,
+        ignore=(r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)", *module.IGNORE),  # only layer 0 uses its ln0
+        require=(r"blocks\.0\.ln0\.(weight|bias)", *module.required(tensors)),
+    )
     eps = group_norm_eps if group_norm_eps is not None else _stored_eps(container.metadata, source)
     if not eps > 0:
         raise ShapeError(f"load: group_norm_eps must be positive; got {eps}")

@@ -1,4 +1,9 @@
-"""The list of architectures, and what loading and making one have in common."""
+"""The list of architectures, and what loading and making one have in common.
+
+The module of an architecture has `WEIGHTS` (the class that declares its tensors, by architecture), `RANKS` (letters of
+low ranks), `IGNORE` and `required` (patterns of tensor names beyond those of the skeleton), `prepare`, `time_mix` and
+`channel_mix`.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +38,7 @@ def module_of(architecture: str) -> ModuleType:
 
 def weights_of(architecture: str) -> type[Any]:
     """Return the class that declares the tensors of an architecture."""
-    module = module_of(architecture)
-    declared: type[Any] = module.WEIGHTS[architecture] if architecture.startswith("rwkv5") else module.Weights
+    declared: type[Any] = module_of(architecture).WEIGHTS[architecture]
     return declared
 
 

@@ -9,7 +9,7 @@ Peng et al. 2023 (arXiv:2305.13048), section 3; BlinkDL/ChatRWKV, ``RWKV_in_150_
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -62,8 +62,13 @@ class Weights:
 
 
 RANKS = ()
-IGNORE = (r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)",)
-REQUIRE = (r"blocks\.0\.ln0\.(weight|bias)",)
+WEIGHTS = {"rwkv4": Weights}
+IGNORE = ()
+
+
+def required(names: Container[str]) -> tuple[str, ...]:
+    """Return patterns of the optional tensors that a file must hold: none."""
+    return ()
 
 
 @dataclass(frozen=True)

@@ -115,12 +115,11 @@ class Weights52(Weights50):
 
 WEIGHTS = {"rwkv5.0": Weights50, "rwkv5.1": Weights51, "rwkv5.2": Weights52}
 RANKS = ()
-IGNORE = (r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)",)
-REQUIRE = (r"blocks\.0\.ln0\.(weight|bias)",)
+IGNORE = ()
 
 
-def bonus_names(names: Container[str]) -> tuple[str, ...]:
-    """Return the pattern of the bonus that a file must hold: `time_first` if block 0 has it, else `time_faaaa`."""
+def required(names: Container[str]) -> tuple[str, ...]:
+    """Return patterns of the optional tensors that a file must hold: the kind of bonus that block 0 has."""
     kind = "time_first" if "blocks.0.att.time_first" in names else "time_faaaa"
     return (rf"blocks\.[0-9]+\.att\.{kind}",)
 

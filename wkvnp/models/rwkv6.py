@@ -10,7 +10,7 @@ Peng et al. 2024 (arXiv:2404.05892), section 4.2; BlinkDL/ChatRWKV, ``RWKV_v6_de
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -85,8 +85,13 @@ class Weights:
 
 
 RANKS = ("R", "D")
-IGNORE = (r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)",)
-REQUIRE = (r"blocks\.0\.ln0\.(weight|bias)",)
+WEIGHTS = {"rwkv6": Weights}
+IGNORE = ()
+
+
+def required(names: Container[str]) -> tuple[str, ...]:
+    """Return patterns of the optional tensors that a file must hold: none."""
+    return ()
 
 
 @elementwise

@@ -11,7 +11,7 @@ Peng et al. 2025 (arXiv:2503.14456), section 4 and appendix A; BlinkDL/RWKV-LM, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -92,8 +92,13 @@ class Weights:
 
 
 RANKS = ("Dw", "Da", "Dv", "Dg")
-IGNORE = (r"blocks\.0\.att\.v[012]", r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)")
-REQUIRE = (r"blocks\.0\.ln0\.(weight|bias)", r"blocks\.[1-9][0-9]*\.att\.v[012]")
+WEIGHTS = {"rwkv7": Weights}
+IGNORE = (r"blocks\.0\.att\.v[012]",)
+
+
+def required(names: Container[str]) -> tuple[str, ...]:
+    """Return patterns of the optional tensors that a file must hold: the value residual, but in layer 0."""
+    return (r"blocks\.[1-9][0-9]*\.att\.v[012]",)
 
 
 @elementwise

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._shapes import SMALL, time_windows
+from ..._shapes import time_windows
 from . import cpu
 
 Array = npt.NDArray[Any]
@@ -42,7 +42,7 @@ def dplr(
     """
     y, final, scratch = _allocate(k, v, state, offsets, 3)
     work = 2 * k.shape[1] * k.shape[2] * v.shape[2]
-    run = cpu.scan_dplr.serial if len(k) * work <= SMALL else cpu.scan_dplr
+    run = cpu.scan_dplr.sized(len(k) * work)
     for starts, stops in time_windows(offsets, work):
         run(starts, stops, q, log_decay, k, v, a, b, final, y, scratch)
     return y, final
@@ -57,7 +57,7 @@ def delta_rule(
     """
     y, final, scratch = _allocate(k, v, state, offsets, 4)
     work = 2 * k.shape[1] * k.shape[2] * v.shape[2]
-    run = cpu.scan_delta_rule.serial if len(k) * work <= SMALL else cpu.scan_delta_rule
+    run = cpu.scan_delta_rule.sized(len(k) * work)
     for starts, stops in time_windows(offsets, work):
         run(starts, stops, q, log_decay, k, v, beta, final, y, scratch)
     return y, final

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._shapes import SMALL, time_windows
+from ..._shapes import time_windows
 from . import cpu
 
 Array = npt.NDArray[Any]
@@ -51,7 +51,7 @@ def linear(
     before = bonus is not None
     scratch = np.empty((N * H * -(-V // cpu.VALUES), 2, K), v.dtype)
     weight = bonus if bonus is not None else np.empty((H, 0), v.dtype)
-    run = cpu.scan.serial if M * H * K * V <= SMALL else cpu.scan
+    run = cpu.scan.sized(M * H * K * V)
     for starts, stops in time_windows(offsets, H * K * V):
         run(starts, stops, q, log_decay, k, v, weight, before, final, y, scratch)
     return y, final

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._shapes import SMALL, time_windows
+from ..._shapes import time_windows
 from . import cpu
 
 Array = npt.NDArray[Any]
@@ -47,7 +47,7 @@ def wkv(
         aa, bb, pp = np.zeros((N, C), v.dtype), np.zeros((N, C), v.dtype), np.full((N, C), EMPTY_EXPONENT)
     else:
         aa, bb, pp = state[0].copy(), state[1].copy(), state[2].astype(np.float64)
-    run = cpu.scan.serial if k.size * 16 <= SMALL else cpu.scan
+    run = cpu.scan.sized(16 * k.size)
     for starts, stops in time_windows(offsets, 16 * C):
         run(starts, stops, log_decay, u, k, v, aa, bb, pp, y)
     return y, (aa, bb, pp)

@@ -18,7 +18,6 @@ from ... import _scalar as scalar
 from . import cpu
 
 Array = npt.NDArray[Any]
-_SMALL = 1 << 15
 
 
 def elementwise(formula: Callable[..., Any]) -> Callable[..., Array]:
@@ -42,8 +41,7 @@ def elementwise(formula: Callable[..., Any]) -> Callable[..., Array]:
     def apply(*arrays: Array) -> Array:
         rows = [np.ascontiguousarray(array if array.ndim == 2 else array[None]) for array in arrays]
         y = np.empty((max(map(len, rows)), rows[0].shape[1]), rows[0].dtype)
-        run = compiled().serial if y.size <= _SMALL else compiled()
-        run(*rows, y)
+        compiled().sized(4 * y.size)(*rows, y)
         return y if max(array.ndim for array in arrays) == 2 else y[0]
 
     return apply
@@ -53,12 +51,6 @@ def elementwise(formula: Callable[..., Any]) -> Callable[..., Array]:
 def sigmoid(x: Any) -> Any:
     """Return 1 / (1 + exp(-x))."""
     return scalar.sigmoid(x)
-
-
-@elementwise
-def tanh(x: Any) -> Any:
-    """Return the hyperbolic tangent."""
-    return scalar.tanh(x)
 
 
 @elementwise

@@ -26,9 +26,6 @@ FEW_ROWS = 32
 """Up to here a row's result does not depend on the other rows, not even in its last bit."""
 
 _BLOCK_ELEMENTS = 1 << 20
-_SMALL = 1 << 17
-"""Multiply-adds that are over before another thread has woken."""
-
 _LONGEST_PRODUCT = 4_000_000_000
 """Multiply-adds of one BLAS call, so that Ctrl-C waits 0.1 s at most."""
 
@@ -78,7 +75,7 @@ def linear_maps(x: Array, weights: Sequence[Array]) -> Array:
     y = np.empty((J, M, outputs), x.dtype)
     if M <= FEW_ROWS:
         stored = [compiled_view(weight) for weight in weights]
-        run = cpu.rows_by_outputs.serial if y.size * inputs < _SMALL else cpu.rows_by_outputs
+        run = cpu.rows_by_outputs.sized(y.size * inputs)
         run(np.ascontiguousarray(x), *(stored + stored[:1] * 3)[:4], y)
         return y
     step = _LONGEST_PRODUCT // (M * inputs) or 1
@@ -137,7 +134,7 @@ def low_ranks(x: Array, pairs: Sequence[tuple[Array, Array, Activation]]) -> Arr
     factors = [compiled_view(factor) for pair in pairs for factor in pair[:2]]
     kinds = np.array([_ACTIVATIONS.index(pair[2]) for pair in pairs])
     hidden = np.empty((J, M, max(pair[0].shape[1] for pair in pairs)), x.dtype)
-    run = cpu.low_ranks.serial if hidden.size * x.shape[2] < _SMALL else cpu.low_ranks
+    run = cpu.low_ranks.sized(hidden.size * x.shape[2])
     run(np.ascontiguousarray(x), *(factors + factors[:2] * 3)[:8], kinds, hidden, y)
     return y
 
@@ -172,7 +169,7 @@ def _by_inputs(x: Array, weight: Array) -> Array:
         product: Array = np.matmul(x, _wide(weight, x.dtype))
         return product
     y = np.empty((x.shape[0], weight.shape[1]), x.dtype)
-    run = cpu.rows_by_inputs.serial if y.size * len(weight) < _SMALL else cpu.rows_by_inputs
+    run = cpu.rows_by_inputs.sized(y.size * len(weight))
     run(np.ascontiguousarray(x), compiled_view(weight), y)
     return y
 

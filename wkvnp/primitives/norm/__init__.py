@@ -10,7 +10,6 @@ import numpy.typing as npt
 from . import cpu
 
 Array = npt.NDArray[Any]
-_SMALL = 1 << 15
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
@@ -36,8 +35,7 @@ def group_norm(x: Array, weight: Array, bias: Array, groups: int, eps: float) ->
     """
     x = np.ascontiguousarray(x)
     y = np.empty_like(x)
-    run = cpu.standardize.serial if x.size <= _SMALL else cpu.standardize
-    run(x, weight, bias, x.shape[1] // groups, x.dtype.type(eps), y)
+    cpu.standardize.sized(4 * x.size)(x, weight, bias, x.shape[1] // groups, x.dtype.type(eps), y)
     return y
 
 
@@ -52,6 +50,5 @@ def l2_normalize(x: Array, floor: float = 1e-12) -> Array:
     """
     x = np.ascontiguousarray(x)
     y = np.empty_like(x)
-    run = cpu.shorten.serial if x.size <= _SMALL else cpu.shorten
-    run(x.reshape(-1, x.shape[-1]), x.dtype.type(floor), y.reshape(-1, x.shape[-1]))
+    cpu.shorten.sized(4 * x.size)(x.reshape(-1, x.shape[-1]), x.dtype.type(floor), y.reshape(-1, x.shape[-1]))
     return y

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from . import cpu
 
 Array = npt.NDArray[Any]
-_SMALL = 1 << 15
 
 
 def shift(x: Array, carried: Array, offsets: Array) -> tuple[Array, Array]:
@@ -69,6 +68,5 @@ def mix(x: Array, previous: Array, share: Array) -> Array:
     array([2., 5.])
     """
     y = np.empty((share.shape[0], *x.shape), x.dtype)
-    run = cpu.mix.serial if y.size <= _SMALL else cpu.mix
-    run(np.ascontiguousarray(x), previous, np.ascontiguousarray(share), y)
+    cpu.mix.sized(4 * y.size)(np.ascontiguousarray(x), previous, np.ascontiguousarray(share), y)
     return y
