@@ -1,4 +1,7 @@
-"""Dataclasses of arrays <-> flat ``{dotted name: array}``."""
+"""Dataclasses of arrays <-> flat ``{dotted name: array}``.
+
+A leaf is an array, or an object that stands for several and says which: it has ``parts()``.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 
-def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Array]]:
-    """Yield every array of a nested dataclass, tuple or dict with its dotted name; None is left out.
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every leaf of a nested dataclass, tuple or dict with its dotted name; None is left out.
 
     Examples
     --------
@@ -23,18 +24,18 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Array]]:
     """
     if tree is None:
         return
-    if isinstance(tree, np.ndarray):
+    if _is_leaf(tree):
         yield prefix, tree
         return
     for key, value in _children(tree):
         yield from leaves(value, f"{prefix}.{key}" if prefix else key)
 
 
-def map_leaves(function: Callable[[str, Array], Any], tree: T, prefix: str = "") -> T:
-    """Return the same structure with `function(dotted name, array)` in place of every array."""
+def map_leaves(function: Callable[[str, Any], Any], tree: T, prefix: str = "") -> T:
+    """Return the same structure with `function(dotted name, leaf)` in place of every leaf."""
     if tree is None:
         return tree
-    if isinstance(tree, np.ndarray):
+    if _is_leaf(tree):
         return function(prefix, tree)  # type: ignore[no-any-return]
     mapped = {key: map_leaves(function, value, f"{prefix}.{key}" if prefix else key) for key, value in _children(tree)}
     if isinstance(tree, tuple):
@@ -42,6 +43,10 @@ def map_leaves(function: Callable[[str, Array], Any], tree: T, prefix: str = "")
     if isinstance(tree, dict):
         return mapped  # type: ignore[return-value]
     return dataclasses.replace(tree, **mapped)  # type: ignore[type-var]
+
+
+def _is_leaf(tree: Any) -> bool:
+    return isinstance(tree, np.ndarray) or hasattr(tree, "parts")
 
 
 def _children(tree: Any) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from ..checkpoints import Container, LazyTensor, open_checkpoint
 from ..checkpoints.tensors import DTYPES
 
 if TYPE_CHECKING:
-    from ..models.language_model import Config
+    from ..models.network import Config
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +53,8 @@ class Header:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of the state of one sequence: float32, and the exponents of RWKV-4 float64."""
-        c = self.config
-        wkv = (2 + 2) * c.n_att if c.n_head == 0 else c.n_head * c.head_size**2
-        return 4 * c.n_layer * (2 * c.n_embd + wkv)
+        """Bytes of the state of one sequence that do not grow."""
+        return self.config.state_bytes
 
 
 def read_header(path: str) -> Header:

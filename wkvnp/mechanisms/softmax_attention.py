@@ -18,6 +18,8 @@ from ._spec import Input, Spec
 
 Array = npt.NDArray[Any]
 
+__all__ = ["SPEC", "KVState", "packed", "softmax_attention"]
+
 _NAME = "softmax_attention"
 SPEC = Spec(
     name=_NAME,

@@ -13,7 +13,8 @@ from ..checkpoints.naming import bind, build, flatten
 from ..errors import CheckpointError, ShapeError
 from ._schemes import original_names, refuse_relatives, version
 from .architectures import ARCHITECTURES, config_of, converted, module_of, weights_of
-from .language_model import Config, Model
+from .language_model import Model
+from .network import Config
 
 __all__ = ["ARCHITECTURES", "BUNDLED", "load", "recognise"]
 
@@ -63,7 +64,7 @@ def load(
     if target is not None:
         weights = build(type(weights), {name: converted(name, a, target) for name, a in flatten(weights).items()})
         config = replace(config, dtype=dtype_name(target))
-    return Model(module_of(config.architecture), config, weights)
+    return Model(config, weights, module_of(config.architecture).network)
 
 
 def recognise(container: Container, group_norm_eps: float | None = None) -> tuple[Any, Config]:

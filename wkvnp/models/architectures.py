@@ -1,8 +1,8 @@
 """The list of architectures, and what loading and making one have in common.
 
-The module of an architecture has `WEIGHTS` (the class that declares its tensors, by architecture), `RANKS` (letters of
-low ranks), `IGNORE` and `required` (patterns of tensor names beyond those of the skeleton), `prepare`, `time_mix` and
-`channel_mix`.
+The module of an architecture has `WEIGHTS` (the class that declares its tensors, by architecture) and `network` (makes
+the layers out of them). Those of RWKV also have `RANKS` (letters of low ranks), `IGNORE` and `required` (patterns of
+tensor names beyond those that all have).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from .._dtypes import dtype_name, narrow
 from ..checkpoints.naming import Array
 from ..errors import CheckpointError
-from .language_model import Config
+from .rwkv_layer import RWKVConfig
 
 ARCHITECTURES = {
     "rwkv4": "rwkv4",
@@ -42,7 +42,7 @@ def weights_of(architecture: str) -> type[Any]:
     return declared
 
 
-def config_of(architecture: str, weights: Any, sizes: dict[str, int], eps: float, source: str) -> Config:
+def config_of(architecture: str, weights: Any, sizes: dict[str, int], eps: float, source: str) -> RWKVConfig:
     """Return the sizes of a model, and check what letters alone cannot."""
     heads = 0 if architecture == "rwkv4" else sizes["H"]
     size = sizes.get("N", sizes["A"] // heads) if heads else 0
@@ -51,7 +51,7 @@ def config_of(architecture: str, weights: Any, sizes: dict[str, int], eps: float
             f"{source}: the attention width must be heads x head size; got {sizes['A']} with {heads} heads"
             + (f" of {size}" if "N" in sizes else "")
         )
-    return Config(
+    return RWKVConfig(
         architecture=architecture,
         n_layer=sizes["L"],
         n_embd=sizes["C"],

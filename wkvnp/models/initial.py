@@ -75,7 +75,7 @@ def init(
         arrays[name].flags.writeable = False
     weights = build(declared, arrays)
     config = config_of(architecture, weights, {**sizes, "L": n_layer}, 64e-5, "init")
-    return Model(module_of(architecture), config, weights)
+    return Model(config, weights, module_of(architecture).network)
 
 
 def _sizes(architecture: str, n_layer: int, n_embd: int, vocab_size: int, head_size: int) -> dict[str, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..primitives.elementwise import sigmoid
 from ..primitives.linear_map import linear_map, linear_maps
 from ..primitives.shift import mix
 from .channel_mix import ChannelMix, gated_channel_mix
-from .language_model import Config
+from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ def required(names: Container[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Small:
     """What a block's small tensors become once: vectors in the dtype of the activations."""
 
     share: Array  # (3, 1, C) of the previous token, for k, v, r: one minus the stored share of the current one
@@ -86,10 +87,10 @@ def log_decay_of(time_decay: Array) -> Array:
     return -np.exp(time_decay)
 
 
-def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> Layer:
+def prepare(block: Block, config: RWKVConfig, vector: Callable[[Array], Array]) -> Small:
     """Widen the small tensors of a block."""
     att, ffn = block.att, block.ffn
-    return Layer(
+    return Small(
         share=1 - np.concatenate([vector(part) for part in (att.time_mix_k, att.time_mix_v, att.time_mix_r)]),
         log_decay=log_decay_of(vector(att.time_decay)),
         u=vector(att.time_first),
@@ -98,15 +99,19 @@ def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> L
 
 
 def time_mix(
-    z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array, carry: Any
+    z: Array, previous: Array, att: TimeMix, small: Small, state: Any, offsets: Array, carry: Any
 ) -> tuple[Array, WKVState, Any]:
     """Return the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
-    m = mix(z, previous, layer.share)
+    m = mix(z, previous, small.share)
     k, v, r = linear_maps(m, (att.key.weight, att.value.weight, att.receptance.weight))
-    y, final = rwkv4(layer.log_decay, layer.u, k, v, state=state, offsets=offsets)
+    y, final = rwkv4(small.log_decay, small.u, k, v, state=state, offsets=offsets)
     return linear_map(sigmoid(r) * y, att.output.weight), final, carry
 
 
-def channel_mix(z: Array, previous: Array, ffn: ChannelMix, layer: Layer) -> Array:
+def channel_mix(z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
     """Return the channel mix of z (M, C)."""
-    return gated_channel_mix(z, previous, ffn, layer.channel_share)
+    return gated_channel_mix(z, previous, ffn, small.channel_share)
+
+
+layer = partial(RWKVLayer, prepare, time_mix, channel_mix)
+network = partial(rwkv_network, layer)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,8 +26,8 @@ from ..primitives.linear_map import linear_map, linear_maps
 from ..primitives.norm import group_norm
 from ..primitives.shift import mix
 from .channel_mix import ChannelMix, gated_channel_mix
-from .language_model import Config
 from .rwkv4 import log_decay_of
+from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,7 +126,7 @@ def required(names: Container[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Small:
     """What a block's small tensors become once: vectors in the dtype of the activations."""
 
     share: Array  # (3 or 4, 1, C) of the previous token, for r, k, v and g: one minus the stored share
@@ -137,7 +138,7 @@ class Layer:
     eps: float
 
 
-def prepare(block: Block50, config: Config, vector: Callable[[Array], Array]) -> Layer:
+def prepare(block: Block50, config: RWKVConfig, vector: Callable[[Array], Array]) -> Small:
     """Widen the small tensors of a block."""
     att, ffn = block.att, block.ffn
     shares = [att.time_mix_r, att.time_mix_k, att.time_mix_v]
@@ -148,7 +149,7 @@ def prepare(block: Block50, config: Config, vector: Callable[[Array], Array]) ->
     else:
         assert att.time_faaaa is not None, "the loader requires a bonus"
         u = vector(att.time_faaaa)
-    return Layer(
+    return Small(
         share=1 - np.concatenate([vector(part) for part in shares]),
         log_decay=log_decay_of(vector(att.time_decay)),
         u=u,
@@ -160,25 +161,29 @@ def prepare(block: Block50, config: Config, vector: Callable[[Array], Array]) ->
 
 
 def time_mix(
-    z: Array, previous: Array, att: TimeMix50, layer: Layer, state: Any, offsets: Array, carry: Any
+    z: Array, previous: Array, att: TimeMix50, small: Small, state: Any, offsets: Array, carry: Any
 ) -> tuple[Array, Array, Any]:
     """Return the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
-    m = mix(z, previous, layer.share)
+    m = mix(z, previous, small.share)
 
     def heads(array: Array) -> Array:
-        return array.reshape(len(z), layer.heads, -1)
+        return array.reshape(len(z), small.heads, -1)
 
     matrices = [att.receptance.weight, att.key.weight, att.value.weight]
     if isinstance(att, TimeMix51):
         matrices.append(att.gate.weight)
     r, k, v, *g = linear_maps(m, matrices)
-    y, final = rwkv5(heads(r), layer.log_decay, heads(k), heads(v), layer.u, state=state, offsets=offsets)
-    y = group_norm(y.reshape(len(z), -1), *layer.ln_x, layer.heads, layer.eps)
+    y, final = rwkv5(heads(r), small.log_decay, heads(k), heads(v), small.u, state=state, offsets=offsets)
+    y = group_norm(y.reshape(len(z), -1), *small.ln_x, small.heads, small.eps)
     if g:
         y = y * silu(g[0])
     return linear_map(y, att.output.weight), final, carry
 
 
-def channel_mix(z: Array, previous: Array, ffn: ChannelMix, layer: Layer) -> Array:
+def channel_mix(z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
     """Return the channel mix of z (M, C)."""
-    return gated_channel_mix(z, previous, ffn, layer.channel_share)
+    return gated_channel_mix(z, previous, ffn, small.channel_share)
+
+
+layer = partial(RWKVLayer, prepare, time_mix, channel_mix)
+network = partial(rwkv_network, layer)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from ..primitives.linear_map import linear_map, linear_maps, low_rank, low_rank_
 from ..primitives.norm import group_norm
 from ..primitives.shift import mix
 from .channel_mix import gated_channel_mix
-from .language_model import Config
+from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ def log_decay_of(x: Any, time_decay: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Small:
     """What a block's small tensors become once: vectors in the dtype of the activations."""
 
     share_x: Array  # (1, 1, C)
@@ -114,11 +115,11 @@ class Layer:
     eps: float
 
 
-def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> Layer:
+def prepare(block: Block, config: RWKVConfig, vector: Callable[[Array], Array]) -> Small:
     """Widen the small tensors of a block."""
     att, ffn = block.att, block.ffn
     shares = (att.time_maa_w, att.time_maa_k, att.time_maa_v, att.time_maa_r, att.time_maa_g)
-    return Layer(
+    return Small(
         share_x=vector(att.time_maa_x),
         share=np.concatenate([vector(part) for part in shares]),
         time_decay=vector(att.time_decay).reshape(-1),
@@ -130,28 +131,32 @@ def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> L
     )
 
 
-def mixtures(z: Array, previous: Array, att: TimeMix, layer: Layer) -> Array:
+def mixtures(z: Array, previous: Array, att: TimeMix, small: Small) -> Array:
     """Return the mixtures (5, M, C) for w, k, v, r, g: every token decides its share of the previous one."""
-    (s,) = mix(z, previous, layer.share_x)
-    return mix(z, previous, layer.share + low_rank_groups(s, att.time_maa_w1, att.time_maa_w2, "tanh"))
+    (s,) = mix(z, previous, small.share_x)
+    return mix(z, previous, small.share + low_rank_groups(s, att.time_maa_w1, att.time_maa_w2, "tanh"))
 
 
 def time_mix(
-    z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array, carry: Any
+    z: Array, previous: Array, att: TimeMix, small: Small, state: Any, offsets: Array, carry: Any
 ) -> tuple[Array, Array, Any]:
     """Return the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
-    m = mixtures(z, previous, att, layer)
+    m = mixtures(z, previous, att, small)
 
     def heads(array: Array) -> Array:
-        return array.reshape(len(z), layer.heads, -1)
+        return array.reshape(len(z), small.heads, -1)
 
     k, v, r, g = linear_maps(m[1:], (att.key.weight, att.value.weight, att.receptance.weight, att.gate.weight))
-    log_decay = log_decay_of(low_rank(m[0], att.time_decay_w1, att.time_decay_w2, "tanh"), layer.time_decay)
-    y, final = rwkv6(heads(r), heads(log_decay), heads(k), heads(v), layer.u, state=state, offsets=offsets)
-    y = group_norm(y.reshape(v.shape), *layer.ln_x, layer.heads, layer.eps)
+    log_decay = log_decay_of(low_rank(m[0], att.time_decay_w1, att.time_decay_w2, "tanh"), small.time_decay)
+    y, final = rwkv6(heads(r), heads(log_decay), heads(k), heads(v), small.u, state=state, offsets=offsets)
+    y = group_norm(y.reshape(v.shape), *small.ln_x, small.heads, small.eps)
     return linear_map(y * silu(g), att.output.weight), final, carry
 
 
-def channel_mix(z: Array, previous: Array, ffn: ChannelMix, layer: Layer) -> Array:
+def channel_mix(z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
     """Return the channel mix of z (M, C)."""
-    return gated_channel_mix(z, previous, ffn, layer.channel_share)
+    return gated_channel_mix(z, previous, ffn, small.channel_share)
+
+
+layer = partial(RWKVLayer, prepare, time_mix, channel_mix)
+network = partial(rwkv_network, layer)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from ..primitives.elementwise import elementwise, relu_squared
 from ..primitives.linear_map import Activation, linear_map, linear_maps, low_ranks
 from ..primitives.norm import group_norm, l2_normalize
 from ..primitives.shift import mix
-from .language_model import Config
+from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
 
 _FASTEST = -math.exp(-0.5)
 
@@ -120,7 +121,7 @@ def residual_value(v: Any, v_first: Any, x: Any, v0: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Small:
     """What a block's small tensors become once: vectors in the dtype of the activations."""
 
     share: Array  # (6, 1, C): r, k, v, w, a, g
@@ -137,7 +138,7 @@ class Layer:
     eps: float
 
 
-def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> Layer:
+def prepare(block: Block, config: RWKVConfig, vector: Callable[[Array], Array]) -> Small:
     """Widen the small tensors of a block."""
     att = block.att
     pairs: tuple[tuple[Array, Array, Activation], ...] = (
@@ -147,7 +148,7 @@ def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> L
     )
     if att.v1 is not None and att.v2 is not None:
         pairs = ((att.v1, att.v2, None), *pairs)
-    return Layer(
+    return Small(
         share=np.concatenate([vector(part) for part in (att.x_r, att.x_k, att.x_v, att.x_w, att.x_a, att.x_g)]),
         pairs=pairs,
         w0=vector(att.w0).reshape(-1),
@@ -164,32 +165,36 @@ def prepare(block: Block, config: Config, vector: Callable[[Array], Array]) -> L
 
 
 def time_mix(
-    z: Array, previous: Array, att: TimeMix, layer: Layer, state: Any, offsets: Array, v_first: Array | None
+    z: Array, previous: Array, att: TimeMix, small: Small, state: Any, offsets: Array, v_first: Array | None
 ) -> tuple[Array, Array, Array]:
     """Return the time mix of z (M, C), the state of the recurrence, and the first layer's values."""
-    mixed = mix(z, previous, layer.share)
+    mixed = mix(z, previous, small.share)
     r, k, v = linear_maps(mixed[:3], (att.receptance.weight, att.key.weight, att.value.weight))
-    *nu, w, a, g = low_ranks(mixed[6 - len(layer.pairs) :], layer.pairs)
-    log_decay, a = bounded_log_decay(w, layer.w0), learning_rate(a, layer.a0)
+    *nu, w, a, g = low_ranks(mixed[6 - len(small.pairs) :], small.pairs)
+    log_decay, a = bounded_log_decay(w, small.w0), learning_rate(a, small.a0)
     if v_first is None:
         v_first = v
     elif nu:
-        v = residual_value(v, v_first, nu[0], layer.v0)
+        v = residual_value(v, v_first, nu[0], small.v0)
 
     def heads(array: Array) -> Array:
-        return array.reshape(len(z), layer.heads, -1)
+        return array.reshape(len(z), small.heads, -1)
 
-    kappa = l2_normalize(heads(k * layer.k_k))
-    k = k * (1 + (a - 1) * layer.k_a)
+    kappa = l2_normalize(heads(k * small.k_k))
+    k = k * (1 + (a - 1) * small.k_a)
     y, final = rwkv7(
         heads(r), heads(log_decay), heads(k), heads(v), -kappa, kappa * heads(a), state=state, offsets=offsets
     )
-    y = group_norm(y.reshape(v.shape), *layer.ln_x, layer.heads, layer.eps)
-    bonus = np.sum(heads(r * k) * layer.r_k, axis=-1, keepdims=True) * heads(v)
+    y = group_norm(y.reshape(v.shape), *small.ln_x, small.heads, small.eps)
+    bonus = np.sum(heads(r * k) * small.r_k, axis=-1, keepdims=True) * heads(v)
     return linear_map((y + bonus.reshape(v.shape)) * g, att.output.weight), final, v_first
 
 
-def channel_mix(z: Array, previous: Array, ffn: ChannelMix, layer: Layer) -> Array:
+def channel_mix(z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
     """Return the channel mix of z (M, C)."""
-    (x_k,) = mix(z, previous, layer.channel_share)
+    (x_k,) = mix(z, previous, small.channel_share)
     return linear_map(relu_squared(linear_map(x_k, ffn.key.weight)), ffn.value.weight)
+
+
+layer = partial(RWKVLayer, prepare, time_mix, channel_mix)
+network = partial(rwkv_network, layer)

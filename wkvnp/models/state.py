@@ -1,8 +1,13 @@
-"""What a model carries from one call to the next."""
+"""What a model carries from one call to the next.
+
+A layer's state is a dataclass or a tuple of arrays with the batch axis first; the keys and values of an attention layer
+are a `KVState` in it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -14,30 +19,13 @@ import numpy.typing as npt
 from .._tree import leaves, map_leaves
 from ..checkpoints import open_checkpoint, save_safetensors
 from ..errors import CheckpointError, StateError
-from ..mechanisms.rwkv4 import WKVState
 
 if TYPE_CHECKING:
+    from ..mechanisms.softmax_attention import KVState
     from .language_model import Model
 
 Array = npt.NDArray[Any]
 _FORMAT = "wkvnp state 1"
-
-
-@dataclass(frozen=True, eq=False)
-class LayerState:
-    """The state of one layer; the batch axis comes first.
-
-    Attributes
-    ----------
-    time_shift, channel_shift : ndarray, shape (B, C)
-        The last output of the layer norm before the time mix and before the channel mix.
-    wkv : ndarray, shape (B, H, K, V), or WKVState
-        The state of the recurrence, key axis first; three vectors (B, C) in RWKV-4.
-    """
-
-    time_shift: Array
-    wkv: Array | WKVState
-    channel_shift: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +42,27 @@ class State:
     """
 
     fingerprint: str
-    layers: tuple[LayerState, ...]
+    layers: tuple[Any, ...]
 
     @property
     def batch(self) -> int:
         """How many sequences the state holds."""
-        return len(self.layers[0].time_shift)
+        return len(self._first)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """In what the model computes."""
+        dtype: np.dtype[Any] = self._first.dtype
+        return dtype
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        return sum(array.nbytes for _, array in leaves(self.layers))
+        """Bytes of all that the state holds."""
+        return sum(leaf.nbytes for _, leaf in leaves(self.layers))
+
+    @property
+    def _first(self) -> Any:
+        return next(leaves(self.layers))[1]
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> State:
         """Return the state of some of the sequences, as a copy."""
@@ -73,7 +71,7 @@ class State:
                 raise StateError(f"state: sequence {index} is not one of the {self.batch}")
             index = [int(index)]
         chosen = index if isinstance(index, slice) else np.asarray(index)
-        return State(self.fingerprint, map_leaves(lambda _, array: array[chosen].copy(), self.layers))
+        return State(self.fingerprint, map_leaves(lambda _, leaf: leaf[chosen].copy(), self.layers))
 
     def copy(self) -> State:
         """Return a state that shares no memory with this one."""
@@ -93,13 +91,16 @@ class State:
         if len({state.fingerprint for state in states}) > 1:
             raise StateError("join: the states belong to different models")
         flat = [dict(leaves(state.layers)) for state in states]
-        joined = {name: np.concatenate([part[name] for part in flat]) for name in flat[0]}
-        return State(states[0].fingerprint, map_leaves(lambda name, _: joined[name], states[0].layers))
+
+        def join(name: str, leaf: Any) -> Any:
+            parts = [part[name] for part in flat]
+            return np.concatenate(parts) if isinstance(leaf, np.ndarray) else leaf.join(parts)
+
+        return State(states[0].fingerprint, map_leaves(join, states[0].layers))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the state to a safetensors file; the file is complete or absent, whatever happens."""
-        metadata = {"format": _FORMAT, "model": self.fingerprint}
-        save_safetensors(path, {f"layers.{name}": array for name, array in leaves(self.layers)}, metadata)
+        save_safetensors(path, _arrays(self.layers), {"format": _FORMAT, "model": self.fingerprint})
 
 
 def load_state(path: str | PathLike[str], model: Model) -> State:
@@ -143,27 +144,57 @@ def load_state(path: str | PathLike[str], model: Model) -> State:
     if container.metadata.get("model") != model.fingerprint:
         raise StateError(f"{path}: the state belongs to another model ({container.metadata.get('model')})")
     empty = model.initial_state(1)
-    expected = dict(leaves(empty.layers, "layers"))
+    expected = _arrays(empty.layers)
     if tensors.keys() != expected.keys():
         odd = sorted(tensors.keys() ^ expected.keys())
         raise StateError(f"{path}: the state must hold {len(expected)} tensors; {odd[0]} is missing or left over")
     batch = len(next(iter(tensors.values())))
-    for name, array in tensors.items():
-        shape = (batch, *expected[name].shape[1:])
-        if array.shape != shape or array.dtype != expected[name].dtype:
-            raise StateError(
-                f"{path}: {name} must be {expected[name].dtype} of shape {shape}; got {array.dtype} {array.shape}"
-            )
-    return State(model.fingerprint, map_leaves(lambda name, _: tensors[name].copy(), empty.layers, "layers"))
+
+    def restored(name: str, leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray):
+            return _fitting(f"{path}: {name}", tensors[name], (batch, *leaf.shape[1:]), leaf.dtype).copy()
+        return _restored_past(f"{path}: {name}", {part: tensors[f"{name}.{part}"] for part in _PARTS}, leaf, batch)
+
+    return State(model.fingerprint, map_leaves(restored, empty.layers, "layers"))
 
 
-def fingerprint_of(architecture: str, arrays: dict[str, Array]) -> str:
+_PARTS = ("k", "v", "lengths")
+
+
+def _arrays(layers: tuple[Any, ...]) -> dict[str, Array]:
+    """Return all that the layers' states hold as plain arrays by name."""
+    arrays: dict[str, Array] = {}
+    for name, leaf in leaves(layers, "layers"):
+        parts = {name: leaf} if isinstance(leaf, np.ndarray) else leaf.parts()._asdict()
+        arrays |= parts if isinstance(leaf, np.ndarray) else {f"{name}.{part}": array for part, array in parts.items()}
+    return arrays
+
+
+def _fitting(what: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    if array.shape != shape or array.dtype != dtype:
+        raise StateError(f"{what} must be {dtype} of shape {shape}; got {array.dtype} {array.shape}")
+    return array
+
+
+def _restored_past(what: str, parts: dict[str, Array], empty: KVState, batch: int) -> KVState:
+    """Return the keys and values of `batch` sequences."""
+    lengths = _fitting(f"{what}.lengths", parts["lengths"], (batch,), np.dtype(np.int64))
+    longest = int(lengths.max(initial=0))
+    if (lengths < 0).any():
+        raise StateError(f"{what}.lengths must be at least 0; got {lengths.tolist()}")
+    for name, like in (("k", empty.parts().k), ("v", empty.parts().v)):
+        _fitting(f"{what}.{name}", parts[name], (batch, longest, *like.shape[2:]), like.dtype)
+    return type(empty).of(**parts)
+
+
+def fingerprint_of(metadata: dict[str, str], arrays: dict[str, Array]) -> str:
     """Return a short text that differs between models: a hash of names, shapes and some of the numbers as stored."""
-    digest = hashlib.sha256(architecture.encode())
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].shape}\n".encode())
-    for name in ("ln_out.weight", "blocks.0.ln1.weight", "head.weight"):
+    names = list(arrays)
+    for name in names[:: max(1, len(names) // 7)] + names[-3:]:
         array = arrays[name]
         rows = array if array.ndim == 1 else array[:: max(1, len(array) // 7)]
         digest.update(np.ascontiguousarray(rows).tobytes())
-    return f"{architecture} {digest.hexdigest()[:16]}"
+    return f"{metadata['architecture']} {digest.hexdigest()[:16]}"

@@ -1,0 +1,82 @@
+"""What every architecture hands to the skeleton: its configuration, and the layers that its weights make.
+
+Letters: M tokens of B packed sequences, C channels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .._dtypes import widen
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Sizes that every model has.
+
+    Attributes
+    ----------
+    architecture : str
+        One of `wkvnp.models.ARCHITECTURES`.
+    n_layer, n_embd, vocab_size : int
+        Layers, width of the residual stream, and tokens.
+    dtype : str
+        In which the matrices are kept.
+    """
+
+    architecture: str
+    n_layer: int
+    n_embd: int
+    vocab_size: int
+    dtype: str = "float32"
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state of one sequence that do not grow."""
+        raise NotImplementedError
+
+    @property
+    def state_bytes_per_token(self) -> int:
+        """Bytes that every token adds to the state, up to the window if there is one."""
+        return 0
+
+    def metadata(self) -> dict[str, str]:
+        """Return what a safetensors file must say besides the tensors, so that it can be loaded."""
+        raise NotImplementedError
+
+
+class Layer(Protocol):
+    """One residual layer of a model, with its weights."""
+
+    def start(self, batch: int) -> Any:
+        """Return the layer's state at the start of `batch` texts."""
+
+    def __call__(self, x: Array, state: Any, offsets: Array, carry: Any) -> tuple[Array, Any, Any]:
+        """Return the residual stream x (M, C) after the layer, its state, and what goes up the layers beside x."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A model's way from tokens (M,) to the residual stream (M, C), through its layers, and to logits (M, V)."""
+
+    embed: Callable[[Array], Array]
+    layers: tuple[Layer, ...]
+    head: Callable[[Array], Array]
+
+
+def vector(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return a small parameter in the dtype of the activations."""
+    return np.ascontiguousarray(widen(array), dtype)
+
+
+def activations_dtype(arrays: Mapping[str, Array]) -> np.dtype[Any]:
+    """Return in what a model with these weights computes: float64 if they all are, else float32."""
+    double = all(array.dtype == np.float64 for array in arrays.values())
+    return np.dtype(np.float64 if double else np.float32)

@@ -1,0 +1,167 @@
+"""What RWKV-4 to 7 share: a layer of time mix and channel mix, its state, and the way from tokens to logits.
+
+Letters: M packed tokens of B sequences, C channels, H heads, K and V channels of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .._dtypes import widen
+from ..checkpoints.naming import Array, Norm
+from ..errors import StateError
+from ..mechanisms.rwkv4 import EMPTY_EXPONENT, WKVState
+from ..primitives.linear_map import embedding, linear_map
+from ..primitives.norm import layer_norm
+from ..primitives.shift import shift
+from .network import Config, Network, vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class RWKVConfig(Config):
+    """Sizes of an RWKV, all read from the shapes of its tensors.
+
+    Attributes
+    ----------
+    architecture : str
+        ``"rwkv4"``, ``"rwkv5.0"``, ``"rwkv5.1"``, ``"rwkv5.2"``, ``"rwkv6"`` or ``"rwkv7"``.
+    n_att, n_ffn : int
+        Width of the time mix and of the channel mix.
+    n_head, head_size : int
+        Heads and their width; RWKV-4 has none: 0 heads of size 0.
+    ranks : dict of str to int
+        Ranks of the low-rank factors.
+    group_norm_eps : float
+        Added to the variance of each head's output.
+    """
+
+    n_att: int
+    n_ffn: int
+    n_head: int = 0
+    head_size: int = 0
+    ranks: dict[str, int] = field(default_factory=dict)
+    group_norm_eps: float = 64e-5
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state of one sequence: float32, and the exponents of RWKV-4 float64."""
+        wkv = (2 + 2) * self.n_att if self.n_head == 0 else self.n_head * self.head_size**2
+        return 4 * self.n_layer * (2 * self.n_embd + wkv)
+
+    def metadata(self) -> dict[str, str]:
+        """Return what a safetensors file says besides the tensors."""
+        return {"architecture": self.architecture, "group_norm_eps": repr(self.group_norm_eps)}
+
+
+@dataclass(frozen=True, eq=False)
+class LayerState:
+    """The state of one RWKV layer; the batch axis comes first.
+
+    Attributes
+    ----------
+    time_shift, channel_shift : ndarray, shape (B, C)
+        The last output of the layer norm before the time mix and before the channel mix.
+    wkv : ndarray, shape (B, H, K, V), or WKVState
+        The state of the recurrence, key axis first; three vectors (B, C) in RWKV-4.
+    """
+
+    time_shift: Array
+    wkv: Array | WKVState
+    channel_shift: Array
+
+
+class RWKVLayer:
+    """One layer: the time mix and the channel mix are added to the residual stream, each after a layer norm."""
+
+    def __init__(
+        self,
+        prepare: Callable[..., Any],
+        time_mix: Callable[..., tuple[Array, Any, Any]],
+        channel_mix: Callable[..., Array],
+        block: Any,
+        config: RWKVConfig,
+        dtype: np.dtype[Any],
+    ) -> None:
+        self._time_mix, self._channel_mix = time_mix, channel_mix
+        self._att, self._ffn, self.config, self._dtype = block.att, block.ffn, config, dtype
+        self._small = prepare(block, config, partial(vector, dtype=dtype))
+        self._ln1, self._ln2 = _norm(block.ln1, dtype), _norm(block.ln2, dtype)
+
+    def start(self, batch: int) -> LayerState:
+        """Return zeros, or what the checkpoint was tuned to start from."""
+        return self.start_from(getattr(self._att, "time_state", None), batch)
+
+    def start_from(self, time_state: Array | None, batch: int) -> LayerState:
+        """Return zeros, with a tuned `time_state` (H, V, K) as the state of the recurrence."""
+        c = self.config
+
+        def zeros(*shape: int) -> Array:
+            return np.zeros((batch, *shape), self._dtype)
+
+        wkv: Array | WKVState
+        if c.n_head == 0:
+            wkv = WKVState(zeros(c.n_att), zeros(c.n_att), np.full((batch, c.n_att), EMPTY_EXPONENT))
+        else:
+            wkv = zeros(c.n_head, c.head_size, c.head_size)
+            if time_state is not None:
+                wkv += widen(time_state).swapaxes(1, 2)
+        return LayerState(zeros(c.n_embd), wkv, zeros(c.n_embd))
+
+    def __call__(self, x: Array, state: LayerState, offsets: Array, carry: Any) -> tuple[Array, LayerState, Any]:
+        """Return x (M, C) after the layer, its state, and what goes up the layers."""
+        z = layer_norm(x, *self._ln1)
+        previous, time_shift = shift(z, state.time_shift, offsets)
+        y, wkv, carry = self._time_mix(z, previous, self._att, self._small, state.wkv, offsets, carry)
+        x = x + y
+        z = layer_norm(x, *self._ln2)
+        previous, channel_shift = shift(z, state.channel_shift, offsets)
+        x = x + self._channel_mix(z, previous, self._ffn, self._small)
+        return x, LayerState(time_shift, wkv, channel_shift), carry
+
+
+def rwkv_network(layer: Callable[..., RWKVLayer], weights: Any, config: RWKVConfig, dtype: np.dtype[Any]) -> Network:
+    """Return the way from tokens to logits: embedding and its norm, layers, last norm and head."""
+    ln0, ln_out = _norm(weights.blocks[0].ln0, dtype), _norm(weights.ln_out, dtype)
+
+    def embed(tokens: Array) -> Array:
+        return layer_norm(embedding(weights.emb.weight, tokens), *ln0)
+
+    def head(x: Array) -> Array:
+        return linear_map(layer_norm(x, *ln_out), weights.head.weight)
+
+    return Network(embed, tuple(layer(block, config, dtype) for block in weights.blocks), head)
+
+
+def tuned_start(layers: Any, tensors: Mapping[str, Array], source: str) -> tuple[LayerState, ...]:
+    """Return the initial state that ``blocks.n.att.time_state`` tensors (H, V, K) describe.
+
+    Raises
+    ------
+    StateError
+        If one is missing or has another shape, or the layers are none of RWKV-5 to 7.
+    """
+    start = []
+    for n, layer in enumerate(layers):
+        if not isinstance(layer, RWKVLayer):
+            raise StateError(f"{source}: holds a tuned state for layers of RWKV-5 to 7; layer {n} of the model is none")
+        start.append(layer.start_from(_tuned(layer.config, tensors, f"blocks.{n}.att.time_state", source), 1))
+    if len(tensors) != len(start):
+        raise StateError(f"{source}: holds {len(tensors)} layers; the model has {len(start)}")
+    return tuple(start)
+
+
+def _tuned(c: RWKVConfig, tensors: Mapping[str, Array], name: str, source: str) -> Array:
+    shape = (c.n_head, c.head_size, c.head_size)
+    found = tensors[name].shape if name in tensors else "no such tensor"
+    if c.n_head == 0 or found != shape:
+        raise StateError(f"{source}: {name} must have shape {shape} for {c.architecture}; got {found}")
+    return tensors[name]
+
+
+def _norm(norm: Norm, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    return vector(norm.weight, dtype), vector(norm.bias, dtype)
