@@ -5,13 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from contracts.tolerance import CUT
+from state_arrays import assert_close
 
 import wkvnp
 from wkvnp._dtypes import BFLOAT16, narrow, widen
+from wkvnp._tree import leaves
 from wkvnp.checkpoints import open_checkpoint, save_safetensors
 from wkvnp.checkpoints.naming import flatten
 from wkvnp.errors import CheckpointError, ShapeError
 from wkvnp.models import ARCHITECTURES, sequences
+from wkvnp.models.architectures import RWKV
+from wkvnp.primitives.norm import layer_norm
 
 RNG = np.random.default_rng(0)
 TOKENS = RNG.integers(0, 59, 40)
@@ -25,6 +29,11 @@ def make(architecture: str, **sizes: object) -> wkvnp.Model:
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def model(request: pytest.FixtureRequest) -> wkvnp.Model:
+    return make(request.param)
+
+
+@pytest.fixture(params=RWKV)
+def rwkv(request: pytest.FixtureRequest) -> wkvnp.Model:
     return make(request.param)
 
 
@@ -51,7 +60,7 @@ def test_cut_anywhere(model: wkvnp.Model) -> None:
         first, state = model(TOKENS[:cut], logits="all")
         second, end = model(TOKENS[cut:], state=state, logits="all")
         assert differ(np.concatenate([first, second]), whole) <= CUT
-        assert differ(end.layers[1].time_shift, final.layers[1].time_shift) <= CUT
+        assert_close(end, final, CUT)
     rows, state = [], None
     for token in TOKENS:
         logits, state = model([token], state=state)
@@ -68,7 +77,7 @@ def test_long_prompts_run_in_chunks(model: wkvnp.Model, monkeypatch: pytest.Monk
     chunked, after = model(ragged, logits="all")
     for a, b in zip(several, chunked, strict=True):
         assert a.shape == b.shape and (a.size == 0 or differ(a, b) <= CUT)
-    assert differ(state.layers[0].channel_shift, after.layers[0].channel_shift) <= CUT
+    assert_close(after, state, CUT)
     hidden = model(ragged[:2], hidden=[1])[2][1]
     assert [part.shape for part in hidden] == [(40, 48), (7, 48)]
 
@@ -79,7 +88,7 @@ def test_batch_equals_single(model: wkvnp.Model) -> None:
     for n, part in enumerate(ragged):
         alone, state = model(part)
         assert differ(together[n], alone) <= CUT
-        assert differ(states[n].layers[0].time_shift, state.layers[0].time_shift) <= CUT
+        assert_close(states[n], state, CUT)
 
 
 @pytest.mark.parametrize("batch", [2, 3, 32])
@@ -90,7 +99,7 @@ def test_one_token_of_a_batch_has_the_bits_of_the_single_one(model: wkvnp.Model,
     for n in (0, batch - 1):
         alone, single = model(tokens[n, 1:], state=state[n])
         np.testing.assert_array_equal(together[n], alone)
-        np.testing.assert_array_equal(after[n].layers[1].channel_shift, single.layers[1].channel_shift)
+        assert_close(after[n], single)
 
 
 def test_a_large_batch_on_several_threads_has_the_bits_of_the_single_one() -> None:
@@ -100,7 +109,7 @@ def test_a_large_batch_on_several_threads_has_the_bits_of_the_single_one() -> No
     for n in (0, 31):
         alone, single = model(tokens[n])
         np.testing.assert_array_equal(together[n], alone)
-        np.testing.assert_array_equal(after[n].layers[1].wkv, single.layers[1].wkv)
+        assert_close(after[n], single)
 
 
 def test_same_bits_for_any_number_of_threads() -> None:
@@ -118,10 +127,11 @@ def test_same_bits_for_any_number_of_threads() -> None:
 def test_hidden_states(model: wkvnp.Model) -> None:
     logits, _, hidden = model(TOKENS.reshape(2, 20), hidden=[0, 1])
     assert set(hidden) == {0, 1} and hidden[0].shape == (2, 20, 48)
-    from wkvnp.primitives.norm import layer_norm
-
-    out = model.weights.ln_out
-    expected = layer_norm(hidden[1][:, -1], out.weight, out.bias) @ model.weights.head.weight.T
+    if model.config.architecture in RWKV:
+        out = model.weights.ln_out
+        expected = layer_norm(hidden[1][:, -1], out.weight, out.bias) @ model.weights.head.weight.T
+    else:
+        expected = model._network.head(hidden[1][:, -1])
     assert differ(expected, logits) <= CUT
     with pytest.raises(ShapeError, match="hidden must name layers 0 to 1; got 2"):
         model(TOKENS, hidden=[2])
@@ -133,10 +143,13 @@ def test_pure(model: wkvnp.Model) -> None:
     once, _ = model(TOKENS[9:], state=state)
     again, _ = model(TOKENS[9:], state=state)
     np.testing.assert_array_equal(once, again)
-    np.testing.assert_array_equal(state.layers[0].time_shift, kept.layers[0].time_shift)
+    assert_close(state, kept)
     _, same = model([], state=state, logits="all")
-    same.layers[0].time_shift[:] = 7
-    np.testing.assert_array_equal(state.layers[0].time_shift, kept.layers[0].time_shift)
+    for _, leaf in leaves(same.layers):
+        if isinstance(leaf, np.ndarray):
+            leaf[:] = 7
+    model(TOKENS, state=same)
+    assert_close(state, kept)
     for array in flatten(model.weights).values():
         assert not array.flags.writeable
 
@@ -189,7 +202,7 @@ def test_16_bit_weights_stay_16_bit(model: wkvnp.Model, tmp_path: Path, dtype: s
     assert small.nbytes < 0.6 * model.nbytes
     small.save(tmp_path / "m.safetensors")
     stored = open_checkpoint(tmp_path / "m.safetensors").tensors
-    assert stored["head.weight"].dtype == dtype
+    assert max(stored.values(), key=lambda tensor: tensor.nbytes).dtype == dtype
     loaded = wkvnp.load(tmp_path / "m.safetensors")
     assert loaded.nbytes == small.nbytes
     wide = wkvnp.load(tmp_path / "m.safetensors", dtype="float32")
@@ -204,13 +217,14 @@ def test_16_bit_weights_stay_16_bit(model: wkvnp.Model, tmp_path: Path, dtype: s
 
 def test_all_tensors_may_be_16_bit(model: wkvnp.Model, tmp_path: Path) -> None:
     half = {name: narrow(array, BFLOAT16) for name, array in flatten(model.weights).items()}
-    save_safetensors(tmp_path / "half", half, {})
-    save_safetensors(tmp_path / "wide", {name: widen(array) for name, array in half.items()}, {})
+    metadata = model.config.metadata()
+    save_safetensors(tmp_path / "half", half, metadata)
+    save_safetensors(tmp_path / "wide", {name: widen(array) for name, array in half.items()}, metadata)
     assert differ(wkvnp.load(tmp_path / "half")(TOKENS)[0], wkvnp.load(tmp_path / "wide")(TOKENS)[0]) <= CUT
 
 
-def test_incomplete_files_are_refused(model: wkvnp.Model, tmp_path: Path) -> None:
-    arrays = flatten(model.weights)
+def test_incomplete_files_are_refused(rwkv: wkvnp.Model, tmp_path: Path) -> None:
+    arrays = flatten(rwkv.weights)
     path = tmp_path / "m"
 
     def refuse(changed: dict[str, np.ndarray], message: str) -> None:
@@ -224,6 +238,16 @@ def test_incomplete_files_are_refused(model: wkvnp.Model, tmp_path: Path) -> Non
     refuse(arrays | {"ln_out.bias": np.ones(47, np.float32)}, r"ln_out\.bias must be \(C=48\), is \(47,\)")
     refuse({n: a for n, a in arrays.items() if not n.startswith("blocks.0.ln0")}, r"blocks\.0\.ln0")
     refuse(arrays | {"blocks.0.ffn.key.weight": np.zeros((64, 48), np.int32)}, "not floating point")
+
+
+def test_tensors_that_do_not_fit_the_configuration_are_refused(model: wkvnp.Model, tmp_path: Path) -> None:
+    arrays, path, metadata = flatten(model.weights), tmp_path / "m", model.config.metadata()
+    for name in list(arrays)[:: max(1, len(arrays) // 12)]:
+        for changed in ({n: a for n, a in arrays.items() if n != name}, arrays | {name: np.zeros((3, 7), np.float32)}):
+            save_safetensors(path, changed, metadata)
+            with pytest.raises(CheckpointError) as caught:
+                wkvnp.load(path)
+            assert str(path) in str(caught.value)
 
 
 def test_heads_must_fill_the_attention_width(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ def dtype_name(dtype: npt.DTypeLike) -> str:
     >>> dtype_name(BFLOAT16), dtype_name("f4")
     ('bfloat16', 'float32')
     """
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        return dtype
     return _name_of(np.dtype(dtype))
 
 

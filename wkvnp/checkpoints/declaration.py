@@ -10,6 +10,7 @@ The dotted path of a field is the tensor name of the original authors, and every
         v0: Annotated[Array | None, "1 1 C"] = None     # may be absent
 
 An axis is a size (``1``), a letter or word whose size the file decides (``C``, ``Dw``), or a multiple (``5R``).
+A `Linear` may have a bias, whose axis is the first of the matrix.
 A field ``blocks: tuple[Block, ...]`` holds members numbered from 0. Fields with ``init=False`` are derived values
 and no tensors.
 """
@@ -26,6 +27,8 @@ from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_orig
 
 import numpy.typing as npt
 
+from .tensors import LazyTensor
+
 Array: TypeAlias = npt.NDArray[Any]
 Instance = TypeVar("Instance")
 Shape: TypeAlias = tuple[int, ...]
@@ -36,6 +39,14 @@ class Matrix:
     """A module that holds one array; the field it stands at carries the axes."""
 
     weight: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A matrix [out, in] and a bias [out], which may be absent; the field it stands at carries the matrix's axes."""
+
+    weight: Array
+    bias: Annotated[Array | None, "<"] = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +99,14 @@ class _Field:
     repeated: bool
 
 
+_FIRST = (Axis(0, "<"),)
+"""Stands for the first axis of the field around it."""
+
+
 @cache
 def _parse_axes(text: str) -> tuple[Axis, ...]:
+    if text == "<":
+        return _FIRST
     axes = []
     for word in text.split():
         match = re.fullmatch(r"([0-9]*)\*?([A-Za-z_]*)", word)
@@ -134,6 +151,8 @@ def slots(
         path = prefix + field.name
         inner = path if field.optional else root
         letters = axes if field.axes is None else field.axes
+        if letters is _FIRST:
+            letters = (axes or ())[:1]
         if field.kind is None:
             assert letters is not None, f"{cls.__name__}.{field.name} has no axes"
             yield Slot(path, letters, inner)
@@ -247,7 +266,7 @@ def build(cls: type[Instance], arrays: Mapping[str, Any]) -> Instance:
 
 
 def flatten(instance: Any) -> dict[str, Any]:
-    """Return the arrays of an instance by dotted name, in the order of the declaration; absent ones are left out.
+    """Return the arrays, or tensors, of an instance by dotted name; in order, and without the absent ones.
 
     Parameters
     ----------
@@ -271,7 +290,7 @@ def flatten(instance: Any) -> dict[str, Any]:
         if isinstance(value, tuple):
             for number, member in enumerate(value):
                 walk(member, f"{path}.{number}")
-        elif hasattr(kind, "__dataclass_fields__"):
+        elif hasattr(kind, "__dataclass_fields__") and kind is not LazyTensor:
             for field in _fields(kind):
                 walk(getattr(value, field.name), f"{path}.{field.name}" if path else field.name)
         elif value is not None:

@@ -15,6 +15,7 @@ from .declaration import (
     Array,
     Axis,
     Instance,
+    Linear,
     Matrix,
     Norm,
     Shape,
@@ -26,23 +27,28 @@ from .declaration import (
     flatten,
     slots,
 )
-from .renaming import Group, Renamed, Reorder, Reshape, Rule, Transpose
+from .renaming import Deinterleave, Group, Logarithm, Renamed, Reorder, Reshape, Rule, Scale, Transpose
 from .tensors import LazyTensor, quoted
 
 __all__ = [
     "Array",
+    "Deinterleave",
     "Group",
+    "Linear",
+    "Logarithm",
     "Matrix",
     "Norm",
     "Renamed",
     "Reorder",
     "Reshape",
     "Rule",
+    "Scale",
     "Transpose",
     "bind",
     "build",
     "declare",
     "flatten",
+    "read",
 ]
 
 
@@ -53,11 +59,8 @@ def bind(
     source: str,
     ignore: Sequence[str] = (),
     require: Sequence[str] = (),
-    convert: Callable[[str, Array], Array] | None = None,
 ) -> tuple[Instance, dict[str, int]]:
-    """Make the declared weights out of the tensors of a file.
-
-    Nothing is read before every name and shape has been checked.
+    """Give every tensor of a file its place among the declared weights, by name and shape; nothing is read.
 
     Parameters
     ----------
@@ -71,15 +74,14 @@ def bind(
         Regular expressions; tensors whose whole name matches one are treated as absent.
     require : sequence of str
         Regular expressions; optional tensors whose whole name matches one must exist.
-    convert : callable, optional
-        Called with each name and array, which has the declared shape; what it returns is kept in its place.
 
     Returns
     -------
     weights : cls
-        The instance; absent optional fields are None.
+        The instance, which holds a LazyTensor of the declared shape where `read` will put an array; absent optional
+        fields are None.
     sizes : dict of str to int
-        The size of every axis letter that a tensor settled, and as ``"L"`` the number of ``blocks``.
+        The size of every axis letter that a tensor settled, and as ``"L"`` the number of blocks.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def bind(
     >>> from typing import Annotated
     >>> Affine = make_dataclass("Affine", [("weight", Annotated[Array, "C"]), ("bias", Annotated[Array, "C"])])
     >>> affine, sizes = bind(Affine, tensors, source="affine.safetensors")
-    >>> sizes, affine.bias
+    >>> sizes, read(affine).bias
     ({'C': 3}, array([0., 0., 0.]))
     """
     ignored, required = _any_of(ignore), _any_of(require)
@@ -123,13 +125,31 @@ def bind(
     }
     if any(faults.values()):
         raise CheckpointError(f"{source}: {_describe(faults)}")
-    arrays: dict[str, Array] = {}
-    for slot in needed:
-        array = given[slot.name].read().reshape(slot.shape(sizes))
-        arrays[slot.name] = array if convert is None else convert(slot.name, array)
-    if "blocks" in members:
-        sizes["L"] = members["blocks"]
-    return build(cls, arrays), sizes
+    if members:
+        sizes["L"] = max(members.values())
+    return build(cls, {slot.name: given[slot.name].shaped(slot.shape(sizes)) for slot in needed}), sizes
+
+
+def read(weights: Instance, convert: Callable[[str, Array], Array] | None = None) -> Instance:
+    """Return weights with arrays in place of the tensors that `bind` put there.
+
+    Parameters
+    ----------
+    weights : dataclass instance
+        What `bind` returned.
+    convert : callable, optional
+        Called with each name and array; what it returns is kept in its place.
+
+    Returns
+    -------
+    dataclass instance
+        Of the same class.
+    """
+    arrays = {}
+    for name, tensor in flatten(weights).items():
+        array = tensor.read()
+        arrays[name] = array if convert is None else convert(name, array)
+    return build(type(weights), arrays)
 
 
 def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:

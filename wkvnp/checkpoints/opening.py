@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from ..errors import CheckpointError
+from .ggmf import read_ggmf
+from .gguf import read_gguf
 from .mapped_file import Buffer, map_file
 from .safetensors import HEADER_LIMIT, read_safetensors, read_sharded
 from .tensors import Container
@@ -19,8 +21,7 @@ _LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
 
 # First bytes of files that people mistake for checkpoints, and what to tell them.
 _FOREIGN = (
-    (b"GGUF", f"a GGUF file (llama.cpp), {_CONVERT}"),
-    (b"fmgg", f"a ggmf file (rwkv.cpp), {_CONVERT}"),
+    (b"ggmf", f"a ggmf file (rwkv.cpp) of a big-endian machine, {_CONVERT}"),
     (b"lmgg", f"a ggml file, {_CONVERT}"),
     (b"tjgg", f"a ggjt file, {_CONVERT}"),
     (_LEGACY_TORCH, f"a torch file from before version 1.6; {_RESAVE}"),
@@ -42,7 +43,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
     Parameters
     ----------
     path : path-like
-        A ``.pth`` or ``.safetensors`` file, a ``.safetensors.index.json``, or a folder with
+        A ``.pth``, ``.safetensors``, ``.gguf`` or rwkv.cpp file, a ``.safetensors.index.json``, or a folder with
         ``model.safetensors``, ``model.safetensors.index.json`` or exactly one checkpoint.
 
     Returns
@@ -70,6 +71,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
         raise CheckpointError(f"{path}: {_describe(start, buffer)}")
     if start.startswith((b"PK\3\4", b"PK\5\6")):
         return read_torch_zip(path, buffer)
+    if start.startswith(b"GGUF"):
+        return read_gguf(path, buffer)
+    if start.startswith(b"fmgg"):
+        return read_ggmf(path, buffer)
     # A safetensors header may be ord("{") bytes long, so a leading brace alone does not make a file an index.
     fits = int.from_bytes(start[:8], "little") <= len(buffer) - 8
     if start[8:9] == b"{" and (fits or start[:1] != b"{"):
@@ -97,7 +102,8 @@ def _describe(start: bytes, buffer: Buffer) -> str:
     if start[:8].strip(b"\0") == b"":
         return "it begins with zeros; the download was probably interrupted"
     return (
-        f"not a checkpoint: torch zip files begin with b'PK\\x03\\x04' and safetensors have b'{{' at byte 8; "
+        f"not a checkpoint: torch zip files begin with b'PK\\x03\\x04', GGUF with b'GGUF', ggmf with b'fmgg', and "
+        f"safetensors have b'{{' at byte 8; "
         f"this file of {len(buffer)} bytes begins with {start[:12]!r}"
     )
 
@@ -114,11 +120,12 @@ def _find_in_folder(folder: Path) -> Path:
     indices = [file for file in files if file.name.endswith(".safetensors.index.json")]
     found = indices or [file for file in files if file.suffix in (".safetensors", ".st", ".pth", ".pt")]
     found = found or [file for file in files if file.name == "pytorch_model.bin"]
+    found = found or [file for file in files if file.suffix == ".gguf"]
     if len(found) == 1:
         return found[0]
     if not found:
         raise CheckpointError(
-            f"{folder}: no checkpoint in this folder (model.safetensors, or one .safetensors or .pth)"
+            f"{folder}: no checkpoint in this folder (model.safetensors, or one .safetensors, .pth or .gguf)"
         )
     names = ", ".join(file.name for file in found[:5])
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""

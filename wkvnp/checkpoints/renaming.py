@@ -1,20 +1,22 @@
 """Present the tensors of another naming scheme under the original names and in the original layout, lazily.
 
-A scheme is a table of `Rule`: their name, our name, and steps from a closed list that move elements and never change
-a value. Shapes are known without reading anything.
+A scheme is a table of `Rule`: their name, our name, and steps from a closed list. They move elements and never change
+a value, but for `Logarithm` and `Scale`, which take back what the writer of a file has computed. Shapes are known
+without reading anything.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from .._dtypes import dtype_name, narrow, widen
 from ..errors import CheckpointError
 from .tensors import LazyTensor, quoted
 
@@ -98,15 +100,84 @@ class Reorder:
 
 
 @dataclass(frozen=True)
+class Deinterleave:
+    """Cut the first axis into `count` groups, and in each put the rows of even number before those of odd number."""
+
+    count: int
+
+    def shape(self, shape: Shape) -> Shape | None:
+        """Return the shape after the step."""
+        return shape if shape and shape[0] % (2 * self.count) == 0 else None
+
+    def apply(self, array: Array) -> Array:
+        """Return the array after the step."""
+        pairs = array.reshape(self.count, -1, 2, *array.shape[1:])
+        return np.swapaxes(pairs, 1, 2).reshape(array.shape)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Multiply by two to the power of `exponent`, which must be exact."""
+
+    exponent: int
+
+    def shape(self, shape: Shape) -> Shape | None:
+        """Return the shape after the step."""
+        return shape
+
+    def apply(self, array: Array) -> Array:
+        """Return the array after the step."""
+        wide = widen(array)
+        with np.errstate(over="ignore"):
+            scaled = narrow(np.ldexp(wide, self.exponent), array.dtype)
+        if not np.array_equal(np.ldexp(widen(scaled), -self.exponent), wide, equal_nan=True):
+            raise ValueError(f"must fit {dtype_name(array.dtype)} after multiplication by 2**{self.exponent}")
+        return scaled
+
+
+# What a container stores of x -> the range of that, and x again.
+_INVERSES: dict[str, tuple[float, float, Callable[[Array], Array]]] = {
+    "exp(x)": (0.0, math.inf, np.log),
+    "-exp(x)": (-math.inf, 0.0, lambda y: np.log(-y)),
+    "exp(-exp(x))": (0.0, 1.0, lambda y: np.log(-np.log(y))),
+}
+
+
+@dataclass(frozen=True)
+class Logarithm:
+    """Return the x of which a container stores an exponential; computed in float64 and rounded once.
+
+    A number that was rounded to the end of the range becomes an infinity, which the exponential takes back there.
+    """
+
+    stored: Literal["exp(x)", "-exp(x)", "exp(-exp(x))"]
+
+    def shape(self, shape: Shape) -> Shape | None:
+        """Return the shape after the step."""
+        return shape
+
+    def apply(self, array: Array) -> Array:
+        """Return the array after the step."""
+        low, high, inverse = _INVERSES[self.stored]
+        wide = widen(array).astype(np.float64)
+        within = (wide >= low) & (wide <= high)
+        if not within.all():
+            raise ValueError(f"must be {self.stored}, within {low:g} and {high:g}; got {wide[~within][0]:g}")
+        with np.errstate(divide="ignore"):
+            return narrow(inverse(wide), array.dtype)
+
+
+@dataclass(frozen=True)
 class Rule:
     """Their name (a regular expression for the whole of it), ours (a template for `re.Match.expand`), and the steps.
 
-    Several names in `ours` split the tensor along its first axis, after the steps, into that many equal parts.
+    Several names in `ours` split the tensor along its first axis, after the steps, into that many equal parts. Steps
+    that are not the same for every layer come from a function of the match.
     """
 
     theirs: str
     ours: str | tuple[str, ...]
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Step, ...] | Callable[[re.Match[str]], tuple[Step, ...]] = ()
 
 
 class Renamed(Mapping[str, LazyTensor]):
@@ -159,8 +230,9 @@ def _rename(tensor: LazyTensor, rules: Sequence[tuple[re.Pattern[str], Rule]], s
         if match is None:
             continue
         names = [match.expand(name) for name in ([rule.ours] if isinstance(rule.ours, str) else rule.ours)]
+        steps = rule.steps(match) if callable(rule.steps) else rule.steps
         shape: Shape | None = tensor.shape
-        for step in rule.steps:
+        for step in steps:
             shape = step.shape(shape) if shape is not None else None
         if shape is None or (len(names) > 1 and (not shape or shape[0] % len(names))):
             raise CheckpointError(
@@ -168,19 +240,33 @@ def _rename(tensor: LazyTensor, rules: Sequence[tuple[re.Pattern[str], Rule]], s
             )
         if len(names) > 1:
             shape = (shape[0] // len(names), *shape[1:])
-        return [_part(tensor, name, shape, rule.steps, number, len(names)) for number, name in enumerate(names)]
+        read = _after(tensor, steps, source)
+        return [_part(tensor, name, shape, read, number, len(names)) for number, name in enumerate(names)]
     return [tensor]
 
 
+def _after(tensor: LazyTensor, steps: Sequence[Step], source: str) -> Callable[[], Array]:
+    """Return what reads a tensor and takes it through its steps."""
+
+    def read() -> Array:
+        array = tensor.read()
+        for step in steps:
+            try:
+                array = step.apply(array)
+            except ValueError as fault:
+                raise CheckpointError(f"{source}: tensor {quoted(tensor.name)} {fault}") from None
+        return array
+
+    return read
+
+
 def _part(
-    tensor: LazyTensor, name: str, shape: Shape, steps: tuple[Step, ...], number: int, count: int
+    tensor: LazyTensor, name: str, shape: Shape, read: Callable[[], Array], number: int, count: int
 ) -> LazyTensor:  # fmt: skip
     """Return part `number` of the `count` equal parts of a tensor after its steps."""
 
     def load() -> Array:
-        array = tensor.read()
-        for step in steps:
-            array = step.apply(array)
+        array = read()
         return array if count == 1 else array[number * shape[0] : (number + 1) * shape[0]]
 
     return LazyTensor(name, shape, tensor.dtype, load)

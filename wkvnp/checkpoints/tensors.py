@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class LazyTensor:
         ``"float32"``, ``"float16"``, ``"bfloat16"``, ``"float64"``, ``"int64"``, ...
     loader : callable
         Returns the array when called; `read` wraps it.
+    stored : str, optional
+        The type in the file, where reading converts it to `dtype`: ``"Q4_K"``, ...
 
     Examples
     --------
@@ -61,6 +63,7 @@ class LazyTensor:
     shape: tuple[int, ...]
     dtype: str
     loader: Callable[[], npt.NDArray[Any]] = field(repr=False)
+    stored: str | None = None
 
     @classmethod
     def of(cls, name: str, array: npt.NDArray[Any]) -> LazyTensor:
@@ -71,6 +74,10 @@ class LazyTensor:
     def nbytes(self) -> int:
         """Bytes that the tensor takes when it is read."""
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+    def shaped(self, shape: tuple[int, ...]) -> LazyTensor:
+        """Return the same tensor with as many numbers in another shape."""
+        return self if shape == self.shape else replace(self, shape=shape, loader=lambda: self.read().reshape(shape))
 
     def read(self) -> npt.NDArray[Any]:
         """Return a read-only, C-contiguous array: a view of the mapped file where possible, else a copy."""
@@ -88,13 +95,14 @@ class Container:
     path : Path
         The file that was opened (for sharded checkpoints, the index).
     format : str
-        ``"safetensors"`` or ``"torch-zip"``.
+        ``"safetensors"``, ``"torch-zip"``, ``"ggmf"`` or ``"gguf"``.
     tensors : mapping of str to LazyTensor
         In the order of the file.
     metadata : dict of str to str
-        The free text of a safetensors header; empty for torch files.
+        The free text of a safetensors header; empty for other files.
     extras : dict of str to object
-        Plain values (str, int, float, bool, None) beside the tensors of a torch file.
+        Plain values (str, int, float, bool, None) beside the tensors of a torch file; the sizes in a ggmf header;
+        for GGUF the metadata, with tuples and, where they are long, other sequences of such values.
     """
 
     path: Path

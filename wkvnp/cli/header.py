@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from ..checkpoints import Container, LazyTensor, open_checkpoint
-from ..checkpoints.tensors import DTYPES
+from ..checkpoints import Container, open_checkpoint
 
 if TYPE_CHECKING:
     from ..models.network import Config
-
-
-@dataclass(frozen=True, eq=False)
-class _Shape(LazyTensor):
-    """A tensor that gives a placeholder of the right shape without memory behind it."""
-
-    def read(self) -> npt.NDArray[Any]:
-        return np.broadcast_to(np.zeros((), DTYPES[self.dtype]), self.shape)
 
 
 @dataclass(frozen=True)
@@ -38,7 +26,7 @@ class Header:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors as stored, which is what the model keeps in memory."""
+        """Bytes of all tensors as the model keeps them in memory: as stored, or decoded from quantised blocks."""
         return sum(tensor.nbytes for tensor in self.container.tensors.values())
 
     @property
@@ -46,7 +34,8 @@ class Header:
         """For every dtype the number of tensors and their bytes."""
         found: dict[str, dict[str, int]] = {}
         for tensor in self.container.tensors.values():
-            entry = found.setdefault(tensor.dtype, {"tensors": 0, "bytes": 0})
+            kind = f"{tensor.dtype} from {tensor.stored}" if tensor.stored else tensor.dtype
+            entry = found.setdefault(kind, {"tensors": 0, "bytes": 0})
             entry["tensors"] += 1
             entry["bytes"] += tensor.nbytes
         return found
@@ -68,6 +57,5 @@ def read_header(path: str) -> Header:
     from ..models import recognise
 
     container = open_checkpoint(path)
-    shapes = {name: _Shape(t.name, t.shape, t.dtype, t.loader) for name, t in container.tensors.items()}
-    _, config = recognise(replace(container, tensors=shapes))
+    _, config = recognise(container)
     return Header(container, config)

@@ -17,15 +17,12 @@ from ._attention_options import crossing, positive, refuse_state, scale_of, whol
 from ._spec import Input, Spec
 
 Array = npt.NDArray[Any]
-
 __all__ = ["SPEC", "KVState", "packed", "softmax_attention"]
-
 _NAME = "softmax_attention"
 SPEC = Spec(
     name=_NAME,
     inputs=(
-        Input("q", ("B T H K",)),
-        *(Input("k", ("B T G K",)), Input("v", ("B T G V",))),
+        *(Input("q", ("B T H K",)), Input("k", ("B T G K",)), Input("v", ("B T G V",))),
         Input("slopes", ("H",), "positive", optional=True),
         Input("sinks", ("H",), optional=True),
     ),

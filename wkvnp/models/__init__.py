@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from .._dtypes import dtype_name, float_dtype
-from ..checkpoints import Container, open_checkpoint
-from ..checkpoints.naming import bind, build, flatten
-from ..errors import CheckpointError, ShapeError
-from ._schemes import original_names, refuse_relatives, version
-from .architectures import ARCHITECTURES, config_of, converted, module_of, weights_of
+from ..checkpoints import open_checkpoint
+from ..checkpoints.naming import read
+from .architectures import ARCHITECTURES, converted, module_of
 from .language_model import Model
-from .network import Config
+from .recognition import recognise
 
 __all__ = ["ARCHITECTURES", "BUNDLED", "load", "recognise"]
 
@@ -30,8 +27,9 @@ def load(
     Parameters
     ----------
     path : path, optional
-        A PyTorch ``.pth`` zip file, a safetensors file, an index of shards, or a folder with one of these. By default
-        the demonstration model of the package: a small RWKV-7 that has read the documentation of Python byte by byte.
+        A PyTorch ``.pth`` zip file, a safetensors file, an index of shards, or a folder with one of these, in which
+        ``config.json`` is read too. By default the demonstration model of the package: a small RWKV-7 that has read the
+        documentation of Python byte by byte.
     dtype : {"float32", "bfloat16", "float16", "float64"}, optional
         Convert the matrices; by default they stay as they are stored, and large files stay mapped.
     group_norm_eps : float, optional
@@ -44,7 +42,7 @@ def load(
     Raises
     ------
     CheckpointError
-        If the file is no checkpoint, not one of RWKV-4 to RWKV-7, or incomplete.
+        If the file is no checkpoint, of an architecture that wkvnp does not compute, or incomplete.
 
     Examples
     --------
@@ -61,41 +59,7 @@ def load(
     """
     target = None if dtype is None else float_dtype(dtype)
     weights, config = recognise(open_checkpoint(BUNDLED if path is None else path), group_norm_eps)
+    weights = read(weights, None if target is None else lambda name, array: converted(name, array, target))
     if target is not None:
-        weights = build(type(weights), {name: converted(name, a, target) for name, a in flatten(weights).items()})
         config = replace(config, dtype=dtype_name(target))
     return Model(config, weights, module_of(config.architecture).network)
-
-
-def recognise(container: Container, group_norm_eps: float | None = None) -> tuple[Any, Config]:
-    """Return the weights in a checkpoint, as stored, and the configuration that their names and shapes imply.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not one of RWKV-4 to RWKV-7, or incomplete.
-    """
-    source = str(container.path)
-    tensors = original_names(container.tensors, source)
-    refuse_relatives(tensors, container.extras, source)
-    architecture = version(tensors, source)
-    module = module_of(architecture)
-    weights, sizes = bind(
-        weights_of(architecture),
-        tensors,
-        source=source,
-        ignore=(r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)", *module.IGNORE),  # only layer 0 uses its ln0
-        require=(r"blocks\.0\.ln0\.(weight|bias)", *module.required(tensors)),
-    )
-    eps = group_norm_eps if group_norm_eps is not None else _stored_eps(container.metadata, source)
-    if not eps > 0:
-        raise ShapeError(f"load: group_norm_eps must be positive; got {eps}")
-    return weights, config_of(architecture, weights, sizes, eps, source)
-
-
-def _stored_eps(metadata: dict[str, str], source: str) -> float:
-    text = metadata.get("group_norm_eps", "64e-5")
-    try:
-        return float(text)
-    except ValueError:
-        raise CheckpointError(f"{source}: group_norm_eps in the metadata must be a number; got {text!r}") from None

@@ -24,7 +24,7 @@ _ROW = Reshape((1, 1, -1))
 _TRANSPOSE = (Transpose(),)
 _MIXING_ROWS = Rule(r"blocks\.(\d+)\.(att|ffn)\.(time_(?:mix|maa)_\w)", r"blocks.\1.\2.\3", (_ROW,))
 
-_RWKV4 = (
+_RWKV4: tuple[Rule, ...] = (
     _MIXING_ROWS,
     Rule(r"blocks\.(\d+)\.att\.time_decay", r"blocks.\1.att.time_decay", (Logarithm("-exp(x)"),)),
 )
@@ -59,44 +59,46 @@ def original_tensors(container: Container) -> Mapping[str, LazyTensor]:
     tensors, source = container.tensors, str(container.path)
     architecture = version(tensors, source)
     _check_header(container, source)
-    rules = {"rwkv4": _RWKV4, "rwkv6": _rwkv6(tensors), "rwkv7": _RWKV7}.get(architecture) or _rwkv5(tensors)
+    if architecture == "rwkv4":
+        rules = _RWKV4
+    elif architecture == "rwkv7":
+        rules = _RWKV7
+    else:
+        rules = _rwkv6(tensors) if architecture == "rwkv6" else _rwkv5(tensors)
     return Renamed(tensors, rules, source=f"{source} (rwkv.cpp layout)")
 
 
 def _rwkv5(tensors: Mapping[str, LazyTensor]) -> tuple[Rule, ...]:
-    per_head = _per_head(tensors)
+    per_head = _per_head(tensors, "time_decay")
+    undo = Logarithm("exp(-exp(x))")
     return (
         _MIXING_ROWS,
-        Rule(
-            r"blocks\.(\d+)\.att\.time_decay", r"blocks.\1.att.time_decay", (Logarithm("exp(-exp(x))"), per_head)
-        ),
+        Rule(r"blocks\.(\d+)\.att\.time_decay", r"blocks.\1.att.time_decay", (undo, per_head)),
         Rule(r"blocks\.(\d+)\.att\.time_first", r"blocks.\1.att.time_first", (Logarithm("exp(x)"), per_head)),
         Rule(r"blocks\.(\d+)\.att\.time_faaaa", r"blocks.\1.att.time_faaaa", (per_head,)),
     )
 
 
 def _rwkv6(tensors: Mapping[str, LazyTensor]) -> tuple[Rule, ...]:
+    per_head = _per_head(tensors, "time_faaaa")
     return (
         _MIXING_ROWS,
         Rule(r"blocks\.(\d+)\.att\.time_decay", r"blocks.\1.att.time_decay", (_ROW,)),
-        Rule(r"blocks\.(\d+)\.att\.time_faaaa", r"blocks.\1.att.time_faaaa", (_per_head(tensors),)),
+        Rule(r"blocks\.(\d+)\.att\.time_faaaa", r"blocks.\1.att.time_faaaa", (per_head,)),
         Rule(r"blocks\.(\d+)\.att\.(time_(?:maa|decay)_w[12])", r"blocks.\1.att.\2", _TRANSPOSE),
     )
 
 
-def _per_head(tensors: Mapping[str, LazyTensor]) -> Reshape:
-    """Return the step to the original shape of decay and bonus: (H,) or (H, N).
+def _per_head(tensors: Mapping[str, LazyTensor], example: str) -> Reshape:
+    """Return the step to the original shape of decay and bonus, (H,) or (H, N), by one of them.
 
-    Stored are (H, N, 1), or (H, 1, 1) for a number per head; the writer squeezes first, so (N, 1) is a single head
-    (then N is the attention width), or else H numbers of 5.1.
+    Stored are (H, N, 1), or (H, 1, 1) for a number per head. The writer squeezes first, so (n, 1) is a single head
+    whose size n is the attention width, or else n heads of 5.1.
     """
-    stored = next(
-        (tensors[name].shape for part in ("time_decay", "time_faaaa") if (name := f"blocks.0.att.{part}") in tensors)
-    )
-    width = tensors["blocks.0.att.ln_x.weight"].shape[-1] if "blocks.0.att.ln_x.weight" in tensors else 0
-    if len(stored) == 3 and stored[1] > 1:
-        return Reshape((stored[0], -1))
-    if len(stored) == 2 and stored == (width, 1):
+    stored, norm = tensors.get(f"blocks.0.att.{example}"), tensors.get("blocks.0.att.ln_x.weight")
+    if stored is not None and len(stored.shape) == 3 and stored.shape[1] > 1:
+        return Reshape((stored.shape[0], -1))
+    if stored is not None and norm is not None and stored.shape == (*norm.shape, 1):
         return Reshape((1, -1))
     return Reshape((-1,))
 

@@ -25,10 +25,19 @@ ARCHITECTURES = {
     "rwkv5.2": "rwkv5",
     "rwkv6": "rwkv6",
     "rwkv7": "rwkv7",
+    "transformer": "transformer",
 }
 """Architecture -> the module that holds it."""
 
-_SMALL = ("r_k", "time_faaaa", "time_first", "time_decay", "time_state")
+RWKV = tuple(name for name in ARCHITECTURES if name.startswith("rwkv"))
+
+MODEL_TYPES = {
+    "llama": "transformer",
+    "mistral": "transformer",
+}
+"""The ``model_type`` of a configuration -> the architecture."""
+
+_SMALL = ("r_k", "time_faaaa", "time_first", "time_decay", "time_state", "A_log")
 
 
 def module_of(architecture: str) -> ModuleType:

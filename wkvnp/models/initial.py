@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from .._dtypes import FLOAT_DTYPES, float_dtype, narrow
-from ..checkpoints.naming import Array, build, declare
+from ..checkpoints import LazyTensor
+from ..checkpoints.naming import Array, build, declare, read
 from ..errors import ShapeError
-from .architectures import ARCHITECTURES, config_of, converted, module_of, weights_of
+from .architectures import ARCHITECTURES, RWKV, config_of, converted, module_of, weights_of
 from .language_model import Model
+from .network import Config
+from .settings import Settings
 
 
 def init(
@@ -22,6 +27,7 @@ def init(
     head_size: int = 64,
     rng: np.random.Generator | int | None = None,
     dtype: str = "float32",
+    **options: Any,
 ) -> Model:
     """Make a model with random weights.
 
@@ -31,7 +37,8 @@ def init(
     Parameters
     ----------
     architecture : str
-        ``"rwkv4"``, ``"rwkv5.0"``, ``"rwkv5.1"``, ``"rwkv5.2"`` (or ``"rwkv5"``), ``"rwkv6"`` or ``"rwkv7"``.
+        ``"rwkv4"``, ``"rwkv5.0"``, ``"rwkv5.1"``, ``"rwkv5.2"`` (or ``"rwkv5"``), ``"rwkv6"``, ``"rwkv7"`` or
+        ``"transformer"``.
     n_layer, n_embd, vocab_size : int
         Layers, width and tokens.
     head_size : int, default 64
@@ -40,6 +47,9 @@ def init(
         Where the numbers come from.
     dtype : {"float32", "bfloat16", "float16", "float64"}
         In which the matrices are kept.
+    **options : optional
+        What else an architecture may be told. ``transformer``: `n_group`, heads of keys and values, by default as many
+        as there are heads; `window`, how many tokens one sees, by default all.
 
     Returns
     -------
@@ -59,23 +69,47 @@ def init(
     architecture = {"rwkv5": "rwkv5.2"}.get(architecture, architecture)
     if architecture not in ARCHITECTURES:
         raise ShapeError(f"init: architecture must be one of {', '.join(ARCHITECTURES)}; got {architecture!r}")
-    for name, size in {"n_layer": n_layer, "n_embd": n_embd, "vocab_size": vocab_size, "head_size": head_size}.items():
+    given = {"n_layer": n_layer, "n_embd": n_embd, "vocab_size": vocab_size, "head_size": head_size}
+    for name, size in given.items():
         if not isinstance(size, (int, np.integer)) or size < 1:
             raise ShapeError(f"init: {name} must be a positive whole number; got {size!r}")
-    if architecture != "rwkv4" and n_embd % head_size:
+    if architecture not in _WITHOUT_HEADS and n_embd % head_size:
         raise ShapeError(f"init: head_size must divide n_embd={n_embd}; got {head_size}")
     stored, rng = float_dtype(dtype), np.random.default_rng(rng)
-    sizes = _sizes(architecture, n_layer, n_embd, vocab_size, head_size)
-    declared = weights_of(architecture)
-    shapes = declare(declared, sizes, n_layer, _is_present)
+    module = module_of(architecture)
+    if architecture in RWKV:
+        _check_options(architecture, (), options)
+        sizes = _sizes(architecture, n_layer, n_embd, vocab_size, head_size)
+        declared = weights_of(architecture)
+        weights = build(declared, _drawn(declare(declared, sizes, n_layer, _is_present), stored, rng))
+        config: Config = config_of(architecture, weights, {**sizes, "L": n_layer}, 64e-5, "init")
+    else:
+        _check_options(architecture, inspect.signature(module.fresh_fields).parameters, options)
+        fields = module.fresh_fields(**{name: int(size) for name, size in given.items()}, **options)
+        arrays = _drawn(module.shapes(module.config_of(Settings(fields, "init"))), stored, rng)
+        tensors = {name: LazyTensor.of(name, array) for name, array in arrays.items()}
+        places, config = module.bound(tensors, Settings(fields, "init"), "init")
+        weights = read(places)
+    return Model(config, weights, module.network)
+
+
+_WITHOUT_HEADS = ("rwkv4", "mamba1")
+
+
+def _check_options(architecture: str, known: Iterable[str], options: Mapping[str, Any]) -> None:
+    for name in options:
+        if name not in known:
+            raise ShapeError(f"init: {architecture} has no option {name!r}")
+
+
+def _drawn(shapes: Mapping[str, tuple[int, ...]], stored: np.dtype[Any], rng: np.random.Generator) -> dict[str, Array]:
+    """Draw all tensors, matrices in the dtype to store."""
     arrays: dict[str, Array] = {}
     for name, shape in shapes.items():
         array = _draw(name, shape, rng)
         arrays[name] = converted(name, array, stored) if stored != FLOAT_DTYPES["float32"] else narrow(array, stored)
         arrays[name].flags.writeable = False
-    weights = build(declared, arrays)
-    config = config_of(architecture, weights, {**sizes, "L": n_layer}, 64e-5, "init")
-    return Model(config, weights, module_of(architecture).network)
+    return arrays
 
 
 def _sizes(architecture: str, n_layer: int, n_embd: int, vocab_size: int, head_size: int) -> dict[str, int]:
@@ -119,7 +153,7 @@ _RULES: Mapping[str, tuple[float, float]] = {
 
 def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     last = name.rpartition(".")[2]
-    if last == "weight" and ".ln" in f".{name}":
+    if last == "weight" and (".ln" in f".{name}" or "norm" in name):
         return np.ones(shape, np.float32)
     if last == "bias":
         return np.zeros(shape, np.float32)
@@ -130,5 +164,5 @@ def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return rng.random(shape, np.float32)
     # Matrices are [out, in], factors [in, rank] and [rank, out].
     inputs = shape[1] if last == "weight" else shape[-2]
-    scale = np.float32(0.02 if name == "emb.weight" else inputs**-0.5)
+    scale = np.float32(0.02 if "emb" in name else inputs**-0.5)
     return rng.standard_normal(shape, np.float32) * scale

@@ -39,6 +39,22 @@ def group_norm(x: Array, weight: Array, bias: Array, groups: int, eps: float) ->
     return y
 
 
+def rms_norm(x: Array, weight: Array, eps: float, groups: int = 1) -> Array:
+    """Return ``x / sqrt(mean(x^2) + eps) * weight`` for each of `groups` runs of channels of `x` (M, C).
+
+    `weight` is (C,), or (C / groups,) and the same for every group.
+
+    Examples
+    --------
+    >>> rms_norm(np.array([[3.0, 4.0]]), np.ones(2), 0.0).round(4)
+    array([[0.8485, 1.1314]])
+    """
+    x = np.ascontiguousarray(x)
+    y = np.empty_like(x)
+    cpu.divide_by_rms.sized(4 * x.size)(x, weight, x.shape[1] // groups, x.dtype.type(eps), y)
+    return y
+
+
 def l2_normalize(x: Array, floor: float = 1e-12, eps: float = 0) -> Array:
     """Return ``x / max(sqrt(|x|^2 + eps), floor)`` over the last axis: some models give a `floor`, others an `eps`.
 

@@ -57,3 +57,29 @@ def standardize(
     for m in prange(M):
         for c in range(0, C, n):
             _standardize(x[m, c : c + n], weight[c : c + n], bias[c : c + n], eps, y[m, c : c + n])
+
+
+@jit
+def _divide_by_rms(x, weight, eps, y):
+    squares = x.dtype.type(0)
+    for i in range(x.size):
+        squares += x[i] * x[i]
+    scale = x.dtype.type(1) / x.dtype.type(math.sqrt(squares / x.dtype.type(x.size) + eps))
+    for i in range(x.size):
+        y[i] = x[i] * scale * weight[i]
+
+
+@kernel
+def divide_by_rms(
+    x,  # IN  (M, C)
+    weight,  # IN  (C,) or (n,)
+    n,  # IN  channels a group
+    eps,  # IN  scalar of the dtype of x
+    y,  # OUT (M, C)
+):
+    """Divide each group by the root of its mean square, then scale."""
+    M, C = x.shape
+    for m in prange(M):
+        for c in range(0, C, n):
+            own = weight[c : c + n] if weight.size == C else weight
+            _divide_by_rms(x[m, c : c + n], own, eps, y[m, c : c + n])

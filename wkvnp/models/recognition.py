@@ -1,0 +1,78 @@
+"""What model a checkpoint holds: told by tensor names, and by the configuration beside them where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..checkpoints import Container, LazyTensor
+from ..checkpoints.naming import bind
+from ..checkpoints.tensors import quoted
+from ..errors import CheckpointError, ShapeError
+from . import _ggmf_names, _gguf_names
+from ._schemes import original_names, refuse_relatives, version
+from .architectures import MODEL_TYPES, config_of, module_of, weights_of
+from .network import Config
+from .settings import Settings, fields_of
+
+_RWKV = ("blocks.0.att.key.weight", "blocks.0.att.time_state")
+
+
+def recognise(container: Container, group_norm_eps: float | None = None) -> tuple[Any, Config]:
+    """Return the tensors of a checkpoint in the places of its weights, unread, and the configuration of its model.
+
+    Raises
+    ------
+    CheckpointError
+        If its architecture is not known, or it is incomplete.
+    """
+    source = str(container.path)
+    if container.format == "ggmf":
+        tensors = _ggmf_names.original_tensors(container)
+    elif container.format == "gguf":
+        tensors = _gguf_names.original_tensors(container)
+    else:
+        tensors = original_names(container.tensors, source)
+    found = fields_of(container)
+    if found is None or any(name in tensors for name in _RWKV):
+        return _rwkv(container, tensors, group_norm_eps)
+    if group_norm_eps is not None:
+        raise ShapeError(f"load: group_norm_eps is for RWKV-5 to 7; {source} holds another model")
+    fields, where = found
+    kind = fields.get("model_type")
+    if not isinstance(kind, str) or kind not in MODEL_TYPES:
+        raise CheckpointError(
+            f"{where}: model_type must be one of {', '.join(MODEL_TYPES)}, which wkvnp computes; got {quoted(kind)}"
+        )
+    weights, config = module_of(MODEL_TYPES[kind]).bound(tensors, Settings(fields, where), source)
+    return weights, config
+
+
+def _rwkv(container: Container, tensors: Mapping[str, LazyTensor], group_norm_eps: float | None) -> tuple[Any, Config]:
+    """Recognise an RWKV, which its tensors describe but for one number."""
+    source = str(container.path)
+    refuse_relatives(tensors, container.extras, source)
+    architecture = version(tensors, source)
+    module = module_of(architecture)
+    weights, sizes = bind(
+        weights_of(architecture),
+        tensors,
+        source=source,
+        ignore=(r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)", *module.IGNORE),  # only layer 0 uses its ln0
+        require=(r"blocks\.0\.ln0\.(weight|bias)", *module.required(tensors)),
+    )
+    eps = group_norm_eps if group_norm_eps is not None else _stored_eps(container, architecture)
+    if not eps > 0:
+        raise ShapeError(f"load: group_norm_eps must be positive; got {eps}")
+    return weights, config_of(architecture, weights, sizes, eps, source)
+
+
+def _stored_eps(container: Container, architecture: str) -> float:
+    usual = _ggmf_names.GROUP_NORM_EPS.get(architecture, 64e-5) if container.format == "ggmf" else 64e-5
+    text = container.metadata.get("group_norm_eps", repr(usual))
+    try:
+        return float(text)
+    except ValueError:
+        raise CheckpointError(
+            f"{container.path}: group_norm_eps in the metadata must be a number; got {text!r}"
+        ) from None
