@@ -189,6 +189,17 @@ def test_other_files_of_the_family_say_what_they_are(tmp_path: Path) -> None:
             open_checkpoint(path)
 
 
+def test_a_folder_with_one_among_other_bins(tmp_path: Path) -> None:
+    (tmp_path / "training_args.bin").write_bytes(b"PK\3\4")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in this folder .*ggmf \.bin"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "a.bin").write_bytes(header() + GOOD)
+    assert open_checkpoint(tmp_path).path == tmp_path / "a.bin"
+    (tmp_path / "b.bin").write_bytes(header() + GOOD)
+    with pytest.raises(CheckpointError, match=r"2 checkpoints; name one of them: a\.bin, b\.bin"):
+        open_checkpoint(tmp_path)
+
+
 # From what is stored to what the authors had.
 
 # No two axes share a length.

@@ -207,6 +207,22 @@ def test_exponentials_in_float32() -> None:
     np.testing.assert_array_equal(m[:4], [-1, -1, np.nan, 0])
 
 
+@elementwise
+def softplus(x: float) -> float:
+    return scalar.softplus(x)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 5e-7), ("float64", 1e-15)])
+def test_softplus(dtype: str, tolerance: float) -> None:
+    x = np.concatenate([np.linspace(-87, 100, 1_000_001), np.logspace(-30, 30, 1001)]).astype(dtype)
+    y = softplus(x)
+    assert y.dtype == dtype
+    assert np.abs(y / np.logaddexp(0, x.astype(np.float64)) - 1).max() <= tolerance
+    limits = np.array([-1000, -np.inf, np.inf, np.nan], dtype)
+    np.testing.assert_array_equal(softplus(limits), [0, 0, np.inf, np.nan])
+    assert scalar.softplus(np.float32(-1)) == pytest.approx(np.log1p(np.exp(-1)))  # outside compiled code
+
+
 def test_every_16_bit_number_is_widened_exactly() -> None:
     bits = np.arange(65536).astype(np.uint16)
     y = np.empty(65536, np.float32)

@@ -20,6 +20,7 @@ _HOMES = {
     "attention_matrix": ".analysis.attention_map",
     "based": ".mechanisms.based",
     "bigbird": ".mechanisms.bigbird",
+    "convert": ".models.conversion",
     "cost": ".analysis.cost",
     "deltanet": ".mechanisms.deltanet",
     "deltaproduct": ".mechanisms.deltaproduct",
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     from .mechanisms.softmax_attention import softmax_attention
     from .mechanisms.token_shift import token_shift
     from .models import load
+    from .models.conversion import convert
     from .models.initial import init
     from .models.language_model import Model
     from .models.state import State, load_state

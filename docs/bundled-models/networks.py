@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a model is made of."""
+    """What a model is made of; hidden is the inner width of a channel mix, or of a Mamba's mixer."""
 
     layers: int
     width: int
@@ -26,6 +26,11 @@ class Sizes:
     hidden: int
     ranks: dict[str, int]
     vocabulary: int = 256
+    attention_head: int = 32
+    kv_heads: int = 2
+    window: int = 512
+    state: int = 0
+    pattern: str = ""
 
 
 def shifted(x: Tensor, last: Tensor) -> Tensor:
@@ -202,7 +207,7 @@ class TimeMix6(nn.Module):
 class TimeMix7(nn.Module):
     """``att`` of RWKV-7. The carry is the value of the first layer."""
 
-    def __init__(self, sizes: Sizes, layer: int) -> None:
+    def __init__(self, sizes: Sizes, layer: int, first: bool) -> None:
         super().__init__()
         C, rest, depth = sizes.width, 1 - layer / sizes.layers, layer / max(sizes.layers - 1, 1)
         H, N = C // sizes.head, sizes.head
@@ -218,7 +223,7 @@ class TimeMix7(nn.Module):
         self.a0 = share(-0.19 + 0.3 * zigzag + 0.4 * linear)
         self.a1, self.a2 = factors(C, ranks["a"], C)
         self.g1, self.g2 = factors(C, ranks["g"], C)
-        if layer:
+        if not first:
             self.v0 = share(0.73 - 0.4 * linear)
             self.v1, self.v2 = factors(C, ranks["v"], C)
         self.k_k, self.k_a = share(0.71 - 0.1 * linear), share(torch.full((C,), 1.02))
@@ -280,15 +285,16 @@ TIME_MIX: dict[str, type[nn.Module]] = {
 
 
 class Block(nn.Module):
-    """``blocks.n``."""
+    """``blocks.n``; the first with such a mixer gives its values to those that follow."""
 
-    def __init__(self, architecture: str, sizes: Sizes, layer: int) -> None:
+    def __init__(self, architecture: str, sizes: Sizes, layer: int, first: bool) -> None:
         super().__init__()
         C = sizes.width
         if layer == 0:
             self.ln0 = nn.LayerNorm(C)
         self.ln1, self.ln2 = nn.LayerNorm(C), nn.LayerNorm(C)
-        self.att = TIME_MIX[architecture](sizes, layer)
+        more = (first,) if architecture == "rwkv7" else ()
+        self.att = TIME_MIX[architecture](sizes, layer, *more)
         if architecture == "rwkv7":
             self.ffn: nn.Module = ChannelMix7(sizes, layer)
         elif architecture == "rwkv6":
@@ -316,7 +322,7 @@ class Network(nn.Module):
         self.sizes = sizes
         self.emb = nn.Embedding(sizes.vocabulary, sizes.width)
         nn.init.uniform_(self.emb.weight, -0.5, 0.5)
-        self.blocks = nn.ModuleList(Block(architecture, sizes, layer) for layer in range(sizes.layers))
+        self.blocks = nn.ModuleList(Block(architecture, sizes, layer, layer == 0) for layer in range(sizes.layers))
         self.ln_out = nn.LayerNorm(sizes.width)
         self.head = matrix(sizes.width, sizes.vocabulary, 0.5)
 

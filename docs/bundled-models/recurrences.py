@@ -43,6 +43,26 @@ def linear(r: Tensor, log_decay: Tensor, k: Tensor, v: Tensor, u: Tensor, S: Ten
     return _sequence(y + (r * torch.exp(before)) @ torch.stack(states, 2)), S
 
 
+def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
+    """Mamba-2: S_t = exp(dt_t A) S_{t-1} + dt_t x_t B_t, y_t = S_t C_t.
+
+    x is (B, T, H, P), dt (B, T, H), A (H,), B and C (B, T, N), S (B, H, P, N). One decay a head, so its powers over
+    every distance inside a chunk fit into one L x L matrix, and none of them exceeds one.
+    """
+    length = 64
+    through = _chunks((dt * A)[..., None], length).cumsum(3)  # (B, H, n, L, 1)
+    x, B, C = (_chunks(y, length) for y in (x * dt[..., None], B[:, :, None], C[:, :, None]))
+    end = through[..., -1:, :]
+    powers = torch.exp((through - through.mT).masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf))
+    y = (C @ B.mT * powers) @ x
+    added = (x * torch.exp(end - through)).mT @ B
+    states = []
+    for kept_n, added_n in zip(torch.exp(end).unbind(2), added.unbind(2), strict=True):
+        states.append(S)
+        S = kept_n * S + added_n
+    return _sequence(y + torch.exp(through) * (C @ torch.stack(states, 2).mT)), S
+
+
 def delta(r: Tensor, log_decay: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
     """RWKV-7: S_t = diag(w_t) S_{t-1} + b_t (a_t S_{t-1}) + k_t v_t, y_t = r_t S_t."""
     length = 32

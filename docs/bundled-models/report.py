@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import hashlib
 import itertools
 import json
 import platform
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import recurrences
 import torch
+from architectures import build
 from compressors import COMPRESSORS, bits_per_byte
 from corpus import corpus
-from networks import Network
-from safetensors.torch import load_file
-from train import BATCH, CONTEXT, PRESETS
+from curves import EDGES, LIFTED, PAGE, draw_losses, draw_positions
+from networks import Sizes
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from train import PRESETS
 
 import wkvnp
-from wkvnp.checkpoints.naming import flatten
 from wkvnp.models import BUNDLED
 
-PAGE = Path(__file__).parent
 TEST_DATA = PAGE.parents[1] / "tests" / "data"
 ALL = {
     "RWKV-7 (bundled)": ("rwkv7", "large", BUNDLED, "rwkv7-large"),
@@ -39,10 +41,17 @@ ALL = {
     "RWKV-6": ("rwkv6", "small", TEST_DATA / "rwkv6.safetensors", "rwkv6"),
     "RWKV-5.2": ("rwkv5.2", "small", TEST_DATA / "rwkv5.2.safetensors", "rwkv5.2"),
     "RWKV-4": ("rwkv4", "small", TEST_DATA / "rwkv4.safetensors", "rwkv4"),
+    "Transformer": ("transformer", "small", TEST_DATA / "transformer.safetensors", "transformer"),
+    "Hybrid": ("hybrid", "small", TEST_DATA / "hybrid.safetensors", "hybrid"),
+    "Mamba-1": ("mamba1", "small", TEST_DATA / "mamba1.safetensors", "mamba1"),
+    "Mamba-2": ("mamba2", "small", TEST_DATA / "mamba2.safetensors", "mamba2"),
 }
 """Name -> architecture, preset, file, folder of the training."""
 
 MODELS = {name: entry for name, entry in ALL.items() if entry[2].exists()}
+
+CHECKED = 1000
+"""Bytes on which wkvnp and the training framework are compared: more than a window."""
 
 GREEDY_PROMPT = "Return a list of"
 PASSAGE = """The with statement opens a file and closes it again, whatever happens in between. A loop that
@@ -50,10 +59,6 @@ reads a file line by line needs no index: each line is a string that ends with a
 the built-in function open() raises FileNotFoundError.
 """
 """Written for the tests; in no document of the corpus."""
-
-EDGES = (0, 256, 512, 768, 1024, 4096, 8192, 12288, 16384)
-"""Positions between which bits are averaged. Short texts begin every 256 bytes of the held-out part and long ones every
-4,096, so that nearly every average is one over the whole of it, and curves show position, not content."""
 
 PROMPTS = (
     "The for statement",
@@ -93,10 +98,11 @@ def surprise(logits: np.ndarray, following: np.ndarray) -> np.ndarray:
 
 README = """# Small models that were really trained
 
-Byte-level language models, in bfloat16 under the tensor names of the original RWKV checkpoints, trained with the
-recipe in `docs/bundled-models` on what Python's standard library says about itself (Python Software Foundation
-License). All had the same text and the same number of steps. `expected.json` holds what the training framework says
-that they write and how they score, in float64; `docs/bundled-models/report.py` wrote it and this page.
+Byte-level language models, in bfloat16 under the tensor names of the original checkpoints, trained with the recipe in
+`docs/bundled-models` on what Python's standard library says about itself (Python Software Foundation License). All had
+the same text and the same number of steps. Where tensors do not say how a model is made, the metadata of its file does:
+`architecture`, and in `config` the fields of a Hugging Face `config.json`. `expected.json` holds what the training
+framework says that they write and how they score, in float64; `docs/bundled-models/report.py` wrote it and this page.
 
 {table}
 """
@@ -105,16 +111,16 @@ that they write and how they score, in float64; `docs/bundled-models/report.py` 
 class Witness:
     """A bundled model in the training framework, in float64: logits of whole sequences from the beginning."""
 
-    def __init__(self, architecture: str, preset: str, path: Path) -> None:
+    def __init__(self, architecture: str, sizes: Sizes, path: Path) -> None:
         torch.set_default_dtype(torch.float64)
         recurrences.SLOWEST_TO_MATTER = -80.0  # as far as float64 reaches
-        self.network = Network(architecture, PRESETS[preset][architecture])
+        self.network = build(architecture, sizes)
         self.network.load_state_dict({name: tensor.double() for name, tensor in load_file(path).items()})
 
     @torch.no_grad()
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         """Return the logits after every token; the parallel forms want whole chunks, so some are added and cut off."""
-        padded = np.pad(tokens, (0, -len(tokens) % 32)).astype(np.int64)
+        padded = np.pad(tokens, (0, -len(tokens) % 64)).astype(np.int64)
         logits, _ = self.network(torch.from_numpy(padded)[None], self.network.start(1))
         return logits[0, : len(tokens)].numpy()
 
@@ -126,8 +132,8 @@ class Witness:
         return text[len(prompt) :].decode("utf-8", "replace")
 
     def against(self, path: Path, text: bytes) -> dict[str, float]:
-        """Compare logits and bits per byte of 1,000 bytes with those of wkvnp in float32."""
-        tokens = tokens_of(text[:1000])
+        """Compare logits and bits per byte of the first bytes with those of wkvnp in float32."""
+        tokens = tokens_of(text[:CHECKED])
         theirs = self.logits(tokens)
         ours, _ = wkvnp.load(path, dtype="float32")(tokens, logits="all")
         return {
@@ -154,8 +160,8 @@ def surprise_of_texts(model: Any, text: bytes, length: int, stride: int) -> np.n
     """Return the mean bits at each position of texts that begin every `stride` bytes, around the end if need be."""
     tokens = tokens_of(text + text[: length + 1])
     starts, total = range(0, len(text), stride), np.zeros(length)
-    for first in range(0, len(starts), 64):
-        rows = np.stack([tokens[start : start + length + 1] for start in starts[first : first + 64]])
+    for first in range(0, len(starts), 16):
+        rows = np.stack([tokens[start : start + length + 1] for start in starts[first : first + 16]])
         state = None
         for begin in range(0, length, 512):
             logits, state = model(rows[:, begin : begin + 512], state, logits="all")
@@ -176,9 +182,9 @@ def write_samples(model: Any, tokenizer: Any) -> None:
 
 def measure(architecture: str, preset: str, path: Path, held_out: bytes) -> dict[str, Any]:
     """Return all that can be said about one model."""
-    model, witness = wkvnp.load(path, dtype="float32"), Witness(architecture, preset, path)
+    model, witness = wkvnp.load(path, dtype="float32"), Witness(architecture, PRESETS[preset][architecture], path)
     figures = {
-        "parameters": sum(array.size for array in flatten(model.weights).values()),
+        "parameters": sum(tensor.numel() for tensor in load_file(path).values()),
         "file_bytes": path.stat().st_size,
         "held_out_bits_per_byte": wkvnp.score(model, wkvnp.tokenizer("bytes"), held_out.decode()).bits_per_byte,
     }
@@ -186,45 +192,23 @@ def measure(architecture: str, preset: str, path: Path, held_out: bytes) -> dict
     return {"figures": figures, "by_position": by_position(model, held_out), "expected": witness.expected()}
 
 
-def draw_losses(folder: Path) -> None:
-    """Copy the loss curves and draw them."""
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for name, (_, _, _, run) in MODELS.items():
-        shutil.copy(folder / run / "loss.csv", PAGE / f"loss-{run}.csv")
-        with open(PAGE / f"loss-{run}.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        million = BATCH * CONTEXT / 1e6
-        (line,) = axes.plot(
-            [million * int(row["step"]) for row in rows],
-            [float(row["bits_per_byte"]) for row in rows],
-            lw=0.8,
-            alpha=0.6,
-        )
-        kept = [row for row in rows if row["held_out_bits_per_byte"]]
-        axes.plot(
-            [million * int(row["step"]) for row in kept],
-            [float(row["held_out_bits_per_byte"]) for row in kept],
-            "o-", ms=3, color=line.get_color(), label=f"{name}, held out",
-        )  # fmt: skip
-    axes.set(xlabel="million bytes read", ylabel="bits per byte", ylim=(1.4, 2.8))
-    axes.legend(frameon=False)
-    figure.savefig(PAGE / "loss.svg")
+def measure_lifted(path: Path, copy: Path, held_out: bytes) -> dict[str, Any]:
+    """Write the transformer once more without its window, and return by position how it does then."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    config = json.loads(metadata["config"]) | {"sliding_window": None}
+    save_file(load_file(path), copy, metadata=metadata | {"config": json.dumps(config)})
+    witness = Witness("transformer", replace(PRESETS["small"]["transformer"], window=CHECKED), copy)
+    model = wkvnp.load(copy, dtype="float32")
+    return {"figures": witness.against(copy, held_out), "by_position": by_position(model, held_out)}
 
 
-def draw_positions(curves: dict[str, list[float]]) -> None:
-    """Write and draw bits per byte by position."""
-    with open(PAGE / "positions.csv", "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["from", "to", *curves])
-        for n, values in enumerate(zip(*curves.values(), strict=True)):
-            writer.writerow([EDGES[n], EDGES[n + 1], *(f"{value:.4f}" for value in values)])
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for name, values in curves.items():
-        axes.stairs(values, np.maximum(EDGES, 64), baseline=None, lw=1.5, label=name)
-    axes.axvline(CONTEXT, color="gray", ls=":", lw=1)
-    axes.set(xscale="log", xlabel="position in the text, bytes", ylabel="bits per byte")
-    axes.legend(frameon=False)
-    figure.savefig(PAGE / "positions.svg")
+def once(kept: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what is kept, or compute and keep it: an interrupted report goes on with the next model."""
+    if not kept.exists():
+        kept.write_text(json.dumps(compute()))
+    found: dict[str, Any] = json.loads(kept.read_text())
+    return found
 
 
 def write_tables(results: dict[str, Any]) -> None:
@@ -239,6 +223,9 @@ def write_tables(results: dict[str, Any]) -> None:
         f"{r['by_position'][0]:.3f} | {r['by_position'][4]:.3f} | {r['by_position'][-1]:.3f} |"
         for name, r in results["models"].items()
     )
+    if lifted := results.get("lifted"):
+        by = lifted["by_position"]
+        lines.append(f"| {LIFTED} | | | | {by[0]:.3f} | {by[4]:.3f} | {by[-1]:.3f} |")
     lines += [f"| {name} | | | {bits:.4f} | | | |" for name, bits in results["compressors"].items()]
     table = "\n".join(lines) + "\n"
     (PAGE / "table.md").write_text(table, encoding="utf-8")
@@ -248,7 +235,8 @@ def write_tables(results: dict[str, Any]) -> None:
         "| model | largest difference of a logit | bits per byte, wkvnp | bits per byte, PyTorch |",
         "|---|---|---|---|",
     ]
-    for name, r in results["models"].items():
+    compared = results["models"] | ({LIFTED: lifted} if lifted else {})
+    for name, r in compared.items():
         ours, theirs = (f"{r[key]:.4f}" for key in ("wkvnp_bits_per_byte", "training_bits_per_byte"))
         checks.append(f"| {name} | {r['largest_logit_difference']:.1e} | {ours} | {theirs} |")
     (PAGE / "checks.md").write_text("\n".join(checks) + "\n", encoding="utf-8")
@@ -260,7 +248,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     wkvnp.set_threads(1)  # these models are small
-    mpl.rcParams["svg.hashsalt"] = "wkvnp"
     texts = corpus()
     held_out = texts.text(texts.held_out)
     results: dict[str, Any] = {
@@ -278,20 +265,25 @@ def main() -> None:
     expected: dict[str, Any] = {"prompt": GREEDY_PROMPT, "passage": PASSAGE}
     for name, (architecture, preset, path, run) in MODELS.items():
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        kept = folder / run / f"measured-{digest[:12]}.json"  # an interrupted report goes on with the next model
-        if not kept.exists():
-            kept.write_text(json.dumps(measure(architecture, preset, path, held_out)))
-        measured = json.loads(kept.read_text())
+        kept = folder / run / f"measured-{digest[:12]}.json"
+        measured = once(kept, functools.partial(measure, architecture, preset, path, held_out))
         with open(folder / run / "loss.csv", newline="") as file:
             last = list(csv.DictReader(file))[-1]
         trained = {"steps": int(last["step"]), "training_seconds": float(last["seconds"]), "sha256": digest}
         curves[name], expected[path.name] = measured["by_position"], measured["expected"]
         results["models"][name] = trained | measured["figures"] | {"by_position": measured["by_position"]}
         print(name, results["models"][name], flush=True)
+        if architecture == "transformer":
+            kept, copy = folder / run / f"lifted-{digest[:12]}.json", folder / run / "lifted.safetensors"
+            measured = once(kept, functools.partial(measure_lifted, path, copy, held_out))
+            curves[LIFTED] = measured["by_position"]
+            results["lifted"] = measured["figures"] | {"by_position": measured["by_position"]}
     (PAGE / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     (TEST_DATA / "expected.json").write_text(json.dumps(expected, indent=2) + "\n", encoding="utf-8")
     write_tables(results)
-    draw_losses(folder)
+    for _, _, _, run in MODELS.values():
+        shutil.copy(folder / run / "loss.csv", PAGE / f"loss-{run}.csv")
+    draw_losses({name: PAGE / f"loss-{run}.csv" for name, (_, _, _, run) in MODELS.items()})
     draw_positions(curves)
     write_samples(wkvnp.load(), wkvnp.tokenizer("bytes"))
 

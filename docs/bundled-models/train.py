@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import random
 import time
@@ -19,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from architectures import COMPILED, build, config_of
 from corpus import Corpus, corpus
-from networks import Network, Sizes
+from networks import Sizes
 from torch import Tensor, nn
 
 BATCH, CONTEXT, FORGET = 8, 512, 0.2
@@ -33,6 +35,10 @@ PRESETS = {
         "rwkv5.2": Sizes(6, 128, 64, 448, {}),
         "rwkv6": Sizes(6, 128, 64, 416, {"mix": 8, "decay": 16}),
         "rwkv7": Sizes(6, 128, 64, 544, {"w": 16, "a": 16, "v": 16, "g": 32}),
+        "transformer": Sizes(6, 128, 32, 448, {}),
+        "mamba1": Sizes(9, 144, 1, 288, {"dt": 9}, state=16),
+        "mamba2": Sizes(9, 144, 32, 288, {}, state=64),
+        "hybrid": Sizes(8, 128, 64, 304, {"w": 16, "a": 16, "v": 16, "g": 32}, pattern="arrr"),
     },
 }
 
@@ -57,7 +63,7 @@ def segments(texts: dict[str, str], seed: int) -> Iterator[Tensor]:
         epoch += 1
 
 
-def loss_of(network: Network, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+def loss_of(network: nn.Module, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
     """Return the mean cross entropy of the next byte, and the state."""
     with torch.autocast("cpu", torch.bfloat16):
         logits, state = network(tokens[:, :-1], state)
@@ -65,7 +71,7 @@ def loss_of(network: Network, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
 
 
 @torch.no_grad()
-def held_out_loss(network: Network, text: bytes) -> float:
+def held_out_loss(network: nn.Module, text: bytes) -> float:
     """Return bits per byte of the held-out text, cut into lanes through which the state is carried."""
     row = torch.from_numpy(np.frombuffer(text, np.uint8).astype(np.int64))
     lanes = row[: len(row) // BATCH * BATCH].view(BATCH, -1)
@@ -105,16 +111,24 @@ class Muon(torch.optim.Optimizer):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * size)
 
 
-MATRICES = tuple(f"{name}.weight" for name in ("receptance", "key", "value", "gate", "output"))
+MATRICES = tuple(
+    f"{name}.weight"
+    for name in (
+        *("receptance", "key", "value", "gate", "output"),
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        *("in_proj", "x_proj", "out_proj"),
+    )
+)
+"""Names that only tensors of blocks have; the factors of low rank are left to Adam, as is ``dt_proj``."""
 
 
-def optimizers_of(network: Network, rate: float) -> list[torch.optim.Optimizer]:
+def optimizers_of(network: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices of the blocks, Adam for all other tensors."""
     matrices, factors, vectors = [], [], []
     for name, parameter in network.named_parameters():
-        if name.startswith("blocks.") and name.endswith(MATRICES):
+        if name.endswith(MATRICES):
             matrices.append(parameter)
-        elif parameter.squeeze().ndim >= 2 and not name.endswith(("r_k", "time_faaaa", "time_decay")):
+        elif parameter.squeeze().ndim >= 2 and not name.endswith(("r_k", "time_faaaa", "time_decay", "A_log")):
             factors.append(parameter)
         else:
             vectors.append(parameter)
@@ -137,8 +151,9 @@ class Run:
         torch.manual_seed(seed)
         torch.set_num_threads(1)
         folder.mkdir(parents=True, exist_ok=True)
+        self.architecture, self.config = architecture, config_of(architecture, sizes)
         self.folder, self.steps, self.done, self.seconds = folder, steps, 0, 0.0
-        self.network = Network(architecture, sizes)
+        self.network = build(architecture, sizes)
         self.optimizers = optimizers_of(self.network, rate)
         self.forget = torch.Generator().manual_seed(seed)
         self.state = self.network.start(BATCH)
@@ -147,8 +162,9 @@ class Run:
         self.held_out, self.source = texts.text(texts.held_out), segments(texts.train, seed)
         if (folder / "last.pt").exists():
             self.resume(torch.load(folder / "last.pt", weights_only=False))
-        for block in self.network.blocks:
-            block.compile()
+        for module in self.network.modules():
+            if isinstance(module, COMPILED):
+                module.compile()
 
     def resume(self, last: dict[str, Any]) -> None:
         """Go back to where an earlier run was saved."""
@@ -219,11 +235,12 @@ class Run:
                 self.save()
 
     def write(self) -> None:
-        """Write the model in 16 bits under its original names."""
+        """Write the model in 16 bits under its original names, and how it is made where the names do not say it."""
         from safetensors.torch import save_file
 
         tensors = {name: tensor.bfloat16().contiguous() for name, tensor in self.network.state_dict().items()}
-        save_file(tensors, self.folder / "model.safetensors")
+        described = {"architecture": self.architecture, "config": json.dumps(self.config)} if self.config else None
+        save_file(tensors, self.folder / "model.safetensors", metadata=described)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ _KEY_LIMIT = (1 << 16) - 1
 _NAME_LIMIT = 64
 _AXES_LIMIT = 4
 # Arrays of more elements than this stay in the file.
-_SHORT = 1024
+_SHORT = 128
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _TYPES = {

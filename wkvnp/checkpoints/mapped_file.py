@@ -45,3 +45,9 @@ def map_file(path: Path, limit: int | None = None) -> Buffer:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
+
+
+def forget(buffer: Buffer) -> None:
+    """Give back the memory of the pages that were read; whoever needs them again has them read again."""
+    if isinstance(buffer, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        buffer.madvise(mmap.MADV_DONTNEED)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -66,6 +68,12 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
     if path.is_dir():
         path = _find_in_folder(path)
     buffer = map_file(path)
+    container = _read(path, buffer)
+    return container if container.files else replace(container, files=((path, buffer),))
+
+
+def _read(path: Path, buffer: Buffer) -> Container:
+    """Read the container that the first bytes tell."""
     start = bytes(buffer[:512])
     if any(start.startswith(magic) for magic, _ in _FOREIGN):
         raise CheckpointError(f"{path}: {_describe(start, buffer)}")
@@ -120,13 +128,22 @@ def _find_in_folder(folder: Path) -> Path:
     indices = [file for file in files if file.name.endswith(".safetensors.index.json")]
     found = indices or [file for file in files if file.suffix in (".safetensors", ".st", ".pth", ".pt")]
     found = found or [file for file in files if file.name == "pytorch_model.bin"]
-    found = found or [file for file in files if file.suffix == ".gguf"]
+    found = found or [file for file in files if file.suffix == ".gguf" or _is_ggmf(file)]
     if len(found) == 1:
         return found[0]
     if not found:
         raise CheckpointError(
-            f"{folder}: no checkpoint in this folder (model.safetensors, or one .safetensors, .pth or .gguf)"
+            f"{folder}: no checkpoint in this folder (model.safetensors, or one .safetensors, .pth, .gguf or ggmf .bin)"
         )
     names = ", ".join(file.name for file in found[:5])
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     raise CheckpointError(f"{folder}: this folder holds {len(found)} checkpoints; name one of them: {names}{more}")
+
+
+def _is_ggmf(file: Path) -> bool:
+    """Tell rwkv.cpp files from the many others that end in ``.bin``."""
+    if file.suffix != ".bin":
+        return False
+    with suppress(OSError), file.open("rb") as start:
+        return start.read(4) == b"fmgg"
+    return False

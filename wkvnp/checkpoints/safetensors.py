@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ _CODES = {name: code for code, name in _NAMES.items()}
 # Headers of large models stay below 1 MB; parsed, JSON takes up to 25 times its bytes.
 HEADER_LIMIT = 1 << 24
 _ALIGNMENT = 64  # where the buffer starts in files that we write: a cache line
+_PIECE = 1 << 24  # bytes written at a time
 
 
 def read_safetensors(path: Path, buffer: Buffer) -> Container:
@@ -123,11 +124,14 @@ def read_sharded(path: Path, text: bytes) -> Container:
         raise CheckpointError(f"{path}: a safetensors index must have a weight_map of tensor name -> file name")
     tensors: dict[str, LazyTensor] = {}
     metadata: dict[str, str] = {}
+    files = []
     for shard in dict.fromkeys(weight_map.values()):
         if shard in ("", ".", "..") or set(shard) & set("/\\:\0"):
             raise CheckpointError(f"{path}: the shard name {quoted(shard)} must be a plain file name beside the index")
         file = path.parent / shard
-        found = read_safetensors(file, map_file(file))
+        buffer = map_file(file)
+        files.append((file, buffer))
+        found = read_safetensors(file, buffer)
         named = {name for name, where in weight_map.items() if where == shard}
         if found.tensors.keys() != named:
             name = min(found.tensors.keys() ^ named)
@@ -137,13 +141,15 @@ def read_sharded(path: Path, text: bytes) -> Container:
             )
         tensors.update(found.tensors)
         metadata.update(found.metadata)
-    return Container(path, "safetensors", {name: tensors[name] for name in weight_map}, metadata)
+    ordered = {name: tensors[name] for name in weight_map}
+    return Container(path, "safetensors", ordered, metadata, files=tuple(files))
 
 
 def save_safetensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, npt.NDArray[Any] | LazyTensor],
     metadata: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write tensors to a safetensors file, completely or not at all.
 
@@ -158,6 +164,9 @@ def save_safetensors(
         Any of the dtypes of `LazyTensor`; bfloat16 as `BFLOAT16` or the dtype of ml_dtypes.
     metadata : mapping of str to str, optional
         Free text for the header.
+    progress : callable, optional
+        Called with the bytes written so far and all of them, often enough for a bar. What it raises ends the writing
+        and leaves no trace.
 
     Raises
     ------
@@ -186,10 +195,14 @@ def save_safetensors(
         header[name] = {"dtype": _CODES[kinds[name]], "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    done = 0
     with replacing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
-            file.write(_bytes_of(tensors[name], kinds[name]))
+            for count in _write(file, tensors[name], kinds[name]):
+                done += count
+                if progress is not None:
+                    progress(done, end)
 
 
 def _storage_name(path: Path, name: str, tensor: npt.NDArray[Any] | LazyTensor) -> str:
@@ -199,6 +212,13 @@ def _storage_name(path: Path, name: str, tensor: npt.NDArray[Any] | LazyTensor) 
     if not isinstance(name, str) or name == "__metadata__":
         raise CheckpointError(f"{path}: {name!r} cannot be the name of a tensor")
     return kind
+
+
+def _write(file: BinaryIO, tensor: npt.NDArray[Any] | LazyTensor, kind: str) -> Iterator[int]:
+    """Write one tensor piece by piece and yield the bytes of each; then the tensor is let go."""
+    data = _bytes_of(tensor, kind)
+    for at in range(0, len(data), _PIECE):
+        yield file.write(data[at : at + _PIECE])
 
 
 def _bytes_of(tensor: npt.NDArray[Any] | LazyTensor, kind: str) -> memoryview:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+import math
+from typing import Any
 
 from ..errors import CheckpointError
 from .tensors import quoted
@@ -12,8 +13,10 @@ _DEPTH = 16
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 
 
-def parse_object(text: bytes, source: str) -> dict[str, Any]:
+def parse_object(text: bytes, source: str, *, infinite: bool = False) -> dict[str, Any]:
     """Return the object that a JSON text holds; `source` is what an error calls it.
+
+    `infinite` allows ``Infinity``, which no JSON has but some software writes into its configurations.
 
     Examples
     --------
@@ -26,7 +29,9 @@ def parse_object(text: bytes, source: str) -> dict[str, Any]:
         raise CheckpointError(f"{source}: its JSON is broken or nested more than {_DEPTH} deep")
     try:
         value: dict[str, Any] = json.loads(
-            text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+            text.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_infinity if infinite else _refuse_constant,
         )
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
@@ -55,5 +60,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _refuse_constant(text: str) -> NoReturn:
+def _infinity(text: str) -> float:
+    return math.inf if text == "Infinity" else _refuse_constant(text)
+
+
+def _refuse_constant(text: str) -> float:
     raise CheckpointError(f"its JSON holds {text}, which is no number")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._dtypes import BFLOAT16, dtype_name
+from .mapped_file import Buffer
 
 # The dtypes of both containers, by the name that LazyTensor.dtype carries; files are little-endian.
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -103,6 +104,8 @@ class Container:
     extras : dict of str to object
         Plain values (str, int, float, bool, None) beside the tensors of a torch file; the sizes in a ggmf header;
         for GGUF the metadata, with tuples and, where they are long, other sequences of such values.
+    files : tuple of (Path, bytes or mmap)
+        The files that the tensors lie in: one, or the shards.
     """
 
     path: Path
@@ -110,6 +113,7 @@ class Container:
     tensors: Mapping[str, LazyTensor]
     metadata: dict[str, str] = field(default_factory=dict)
     extras: dict[str, object] = field(default_factory=dict)
+    files: tuple[tuple[Path, Buffer], ...] = field(default=(), repr=False)
 
 
 def shape_fault(shape: tuple[int, ...], itemsize: int) -> str | None:

@@ -29,7 +29,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         "-m",
         metavar="PATH",
-        help="checkpoint: .pth, .safetensors, or a folder with one; default: a small demonstration model",
+        help="checkpoint: .pth, .safetensors, .gguf, rwkv.cpp .bin, or a folder with one; "
+        "default: a small demonstration model",
     )
     group.add_argument(
         "--tokenizer", metavar="T", help="bytes, rwkv-world, or a vocabulary file; default: by the model's vocabulary"

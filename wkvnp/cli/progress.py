@@ -16,10 +16,12 @@ class Bar:
     ----------
     what : str
         Stands before the bar.
+    unit : str, default "tokens"
+        What is counted.
     """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, what: str, unit: str = "tokens") -> None:
+        self._what, self._unit = what, unit
         self._shown = False
         self._due = time.monotonic() + _PATIENCE
         self._wanted = sys.stderr is not None and sys.stderr.isatty()
@@ -33,7 +35,7 @@ class Bar:
         elif time.monotonic() >= self._due:
             full = _WIDTH * done // total
             bar = "#" * full + "." * (_WIDTH - full)
-            print(f"\r{self._what} [{bar}] {done}/{total} tokens", end="", file=sys.stderr, flush=True)
+            print(f"\r{self._what} [{bar}] {done}/{total} {self._unit}", end="", file=sys.stderr, flush=True)
             self._shown, self._due = True, time.monotonic() + 0.1
 
     def clear(self) -> None:

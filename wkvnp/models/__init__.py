@@ -27,13 +27,14 @@ def load(
     Parameters
     ----------
     path : path, optional
-        A PyTorch ``.pth`` zip file, a safetensors file, an index of shards, or a folder with one of these, in which
-        ``config.json`` is read too. By default the demonstration model of the package: a small RWKV-7 that has read the
-        documentation of Python byte by byte.
+        A PyTorch ``.pth`` zip file, a safetensors file, an index of shards, a GGUF file, an rwkv.cpp ``.bin``, or a
+        folder with one of these, in which ``config.json`` is read too. By default the demonstration model of the
+        package: a small RWKV-7 that has read the documentation of Python byte by byte.
     dtype : {"float32", "bfloat16", "float16", "float64"}, optional
         Convert the matrices; by default they stay as they are stored, and large files stay mapped.
     group_norm_eps : float, optional
-        Added to the variance of each head's output (RWKV-5 and later); by default what the file says, else 64e-5.
+        Added to the variance of each head's output (RWKV-5 and later); by default what the file says, else 1e-5
+        for an RWKV-5 of rwkv.cpp and 64e-5 for all others.
 
     Returns
     -------

@@ -26,6 +26,10 @@ ARCHITECTURES = {
     "rwkv6": "rwkv6",
     "rwkv7": "rwkv7",
     "transformer": "transformer",
+    "mamba1": "mamba1",
+    "mamba2": "mamba2",
+    "hybrid": "hybrid",
+    "qwen3_next": "qwen3_next",
 }
 """Architecture -> the module that holds it."""
 
@@ -34,6 +38,13 @@ RWKV = tuple(name for name in ARCHITECTURES if name.startswith("rwkv"))
 MODEL_TYPES = {
     "llama": "transformer",
     "mistral": "transformer",
+    "qwen2": "transformer",
+    "qwen3": "transformer",
+    "mamba": "mamba1",
+    "falcon_mamba": "mamba1",
+    "mamba2": "mamba2",
+    "hybrid": "hybrid",
+    "qwen3_next": "qwen3_next",
 }
 """The ``model_type`` of a configuration -> the architecture."""
 
@@ -75,10 +86,15 @@ def config_of(architecture: str, weights: Any, sizes: dict[str, int], eps: float
     )
 
 
+def keeps_its_dtype(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Say whether a tensor stays as it is when a model is converted: vectors do, unless to float64."""
+    vector = len(shape) < 2 or min(shape) == 1 or name.endswith(_SMALL)
+    return vector and dtype != np.float64
+
+
 def converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     """Return a matrix in another dtype; vectors keep theirs, except that float64 takes everything along."""
-    vector = array.ndim < 2 or min(array.shape) == 1 or name.endswith(_SMALL)
-    if vector and dtype != np.float64:
+    if keeps_its_dtype(name, array.shape, dtype):
         return array
     array = narrow(array, dtype)
     array.flags.writeable = False

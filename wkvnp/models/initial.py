@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 from .._dtypes import FLOAT_DTYPES, float_dtype, narrow
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, build, declare, read
-from ..errors import ShapeError
+from ..errors import CheckpointError, ShapeError
 from .architectures import ARCHITECTURES, RWKV, config_of, converted, module_of, weights_of
 from .language_model import Model
 from .network import Config
+from .rwkv_layer import fresh_sizes, is_in_fresh
 from .settings import Settings
 
 
@@ -37,19 +39,23 @@ def init(
     Parameters
     ----------
     architecture : str
-        ``"rwkv4"``, ``"rwkv5.0"``, ``"rwkv5.1"``, ``"rwkv5.2"`` (or ``"rwkv5"``), ``"rwkv6"``, ``"rwkv7"`` or
-        ``"transformer"``.
+        ``"rwkv4"``, ``"rwkv5.0"``, ``"rwkv5.1"``, ``"rwkv5.2"`` (or ``"rwkv5"``), ``"rwkv6"``, ``"rwkv7"``,
+        ``"mamba1"``, ``"mamba2"``, ``"transformer"``, ``"hybrid"`` or ``"qwen3_next"``.
     n_layer, n_embd, vocab_size : int
         Layers, width and tokens.
     head_size : int, default 64
-        Width of a head; must divide `n_embd`. RWKV-4 has no heads.
+        Width of a head; must divide `n_embd`. RWKV-4 and Mamba-1 have no heads.
     rng : numpy.random.Generator or int, optional
         Where the numbers come from.
     dtype : {"float32", "bfloat16", "float16", "float64"}
         In which the matrices are kept.
     **options : optional
         What else an architecture may be told. ``transformer``: `n_group`, heads of keys and values, by default as many
-        as there are heads; `window`, how many tokens one sees, by default all.
+        as there are heads; `window`, how many tokens one sees, by default all. ``mamba1``: `n_state`, numbers a
+        channel, by default 16. ``mamba2``: `n_state`, by default 128; `n_group`, groups of heads, by default 1.
+        ``hybrid``: `pattern`, letters for the kinds of layers, repeated, by default "arrr" ("a" attention, "4" to "7"
+        RWKV-4 to 7, "r" RWKV-7, "m" Mamba-1, "s" Mamba-2); `n_group` and `window` of attention. ``qwen3_next``:
+        `n_group`; `interval`, of how many layers the last one has attention, by default 4.
 
     Returns
     -------
@@ -79,14 +85,18 @@ def init(
     module = module_of(architecture)
     if architecture in RWKV:
         _check_options(architecture, (), options)
-        sizes = _sizes(architecture, n_layer, n_embd, vocab_size, head_size)
+        sizes = fresh_sizes(architecture, n_layer, n_embd, vocab_size, head_size)
         declared = weights_of(architecture)
-        weights = build(declared, _drawn(declare(declared, sizes, n_layer, _is_present), stored, rng))
+        weights = build(declared, _drawn(declare(declared, sizes, n_layer, is_in_fresh), stored, rng))
         config: Config = config_of(architecture, weights, {**sizes, "L": n_layer}, 64e-5, "init")
     else:
         _check_options(architecture, inspect.signature(module.fresh_fields).parameters, options)
         fields = module.fresh_fields(**{name: int(size) for name, size in given.items()}, **options)
-        arrays = _drawn(module.shapes(module.config_of(Settings(fields, "init"))), stored, rng)
+        try:
+            shapes = module.shapes(module.config_of(Settings(fields, "init")))
+        except CheckpointError as error:  # here the fields come from arguments
+            raise ShapeError(str(error)) from None
+        arrays = _drawn(shapes, stored, rng, getattr(module, "CENTRED", ""))
         tensors = {name: LazyTensor.of(name, array) for name, array in arrays.items()}
         places, config = module.bound(tensors, Settings(fields, "init"), "init")
         weights = read(places)
@@ -102,39 +112,16 @@ def _check_options(architecture: str, known: Iterable[str], options: Mapping[str
             raise ShapeError(f"init: {architecture} has no option {name!r}")
 
 
-def _drawn(shapes: Mapping[str, tuple[int, ...]], stored: np.dtype[Any], rng: np.random.Generator) -> dict[str, Array]:
-    """Draw all tensors, matrices in the dtype to store."""
+def _drawn(
+    shapes: Mapping[str, tuple[int, ...]], stored: np.dtype[Any], rng: np.random.Generator, centred: str = ""
+) -> dict[str, Array]:
+    """Draw all tensors, matrices in the dtype to store; names of a pattern are scales stored as differences from 1."""
     arrays: dict[str, Array] = {}
     for name, shape in shapes.items():
-        array = _draw(name, shape, rng)
+        array = np.zeros(shape, np.float32) if re.fullmatch(centred, name) else _draw(name, shape, rng)
         arrays[name] = converted(name, array, stored) if stored != FLOAT_DTYPES["float32"] else narrow(array, stored)
         arrays[name].flags.writeable = False
     return arrays
-
-
-def _sizes(architecture: str, n_layer: int, n_embd: int, vocab_size: int, head_size: int) -> dict[str, int]:
-    """Return the size of every axis letter, by the rules of the published models."""
-    sizes = {"C": n_embd, "A": n_embd, "V": vocab_size, "H": n_embd // head_size, "N": head_size}
-    sizes["F"] = 4 * n_embd if architecture in ("rwkv4", "rwkv7") else max(32, int(3.5 * n_embd) // 32 * 32)
-    large = n_embd >= 4096
-    sizes |= {"R": 64 if large else 32, "D": 128 if large else 64}
-
-    def rank(factor: float, power: float) -> int:
-        multiple: int = round(factor * n_embd**power / 32)
-        return max(32, 32 * multiple)
-
-    sizes |= {"Dw": rank(1.8, 0.5), "Da": rank(1.8, 0.5), "Dg": rank(0.6, 0.8)}
-    return sizes | ({"Dv": rank(1.3, 0.5)} if n_layer > 1 else {})
-
-
-def _is_present(name: str) -> bool:
-    """Say which optional tensors a fresh model has."""
-    block, _, tensor = name.removeprefix("blocks.").partition(".")
-    if tensor.startswith("ln0."):
-        return block == "0"
-    if tensor in ("att.v0", "att.v1", "att.v2"):
-        return block != "0"
-    return tensor == "att.time_faaaa"
 
 
 _RULES: Mapping[str, tuple[float, float]] = {
@@ -153,6 +140,8 @@ _RULES: Mapping[str, tuple[float, float]] = {
 
 def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     last = name.rpartition(".")[2]
+    if last in ("A_log", "D", "dt_bias") or name.endswith(("dt_proj.bias", "conv1d.weight")):
+        return _draw_of_state_space(last, shape, rng)
     if last == "weight" and (".ln" in f".{name}" or "norm" in name):
         return np.ones(shape, np.float32)
     if last == "bias":
@@ -166,3 +155,17 @@ def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     inputs = shape[1] if last == "weight" else shape[-2]
     scale = np.float32(0.02 if "emb" in name else inputs**-0.5)
     return rng.standard_normal(shape, np.float32) * scale
+
+
+def _draw_of_state_space(last: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Draw what the layers of Mamba and of gated delta nets have, by the rules of Mamba's authors."""
+    if last == "D":
+        return np.ones(shape, np.float32)
+    if last == "A_log":  # for every state of a channel, or one for each head
+        rates = np.arange(1, shape[1] + 1) if len(shape) == 2 else rng.uniform(1, 16, shape)
+        return np.broadcast_to(np.log(rates), shape).astype(np.float32)
+    if last == "weight":
+        bound = shape[-1] ** -0.5
+        return rng.uniform(-bound, bound, shape).astype(np.float32)
+    dt = np.exp(rng.uniform(np.log(1e-3), np.log(1e-1), shape))
+    return np.log(np.expm1(dt)).astype(np.float32)  # whose softplus is dt

@@ -10,6 +10,7 @@ from ..checkpoints.naming import bind
 from ..checkpoints.tensors import quoted
 from ..errors import CheckpointError, ShapeError
 from . import _ggmf_names, _gguf_names
+from ._mamba_fields import in_hugging_face_terms
 from ._schemes import original_names, refuse_relatives, version
 from .architectures import MODEL_TYPES, config_of, module_of, weights_of
 from .network import Config
@@ -33,12 +34,12 @@ def recognise(container: Container, group_norm_eps: float | None = None) -> tupl
         tensors = _gguf_names.original_tensors(container)
     else:
         tensors = original_names(container.tensors, source)
-    found = fields_of(container)
-    if found is None or any(name in tensors for name in _RWKV):
+    found = None if any(name in tensors for name in _RWKV) else fields_of(container)
+    if found is None:
         return _rwkv(container, tensors, group_norm_eps)
     if group_norm_eps is not None:
         raise ShapeError(f"load: group_norm_eps is for RWKV-5 to 7; {source} holds another model")
-    fields, where = found
+    fields, where = in_hugging_face_terms(*found), found[1]
     kind = fields.get("model_type")
     if not isinstance(kind, str) or kind not in MODEL_TYPES:
         raise CheckpointError(

@@ -137,6 +137,31 @@ def rwkv_network(layer: Callable[..., RWKVLayer], weights: Any, config: RWKVConf
     return Network(embed, tuple(layer(block, config, dtype) for block in weights.blocks), head)
 
 
+def fresh_sizes(architecture: str, n_layer: int, n_embd: int, vocab_size: int, head_size: int) -> dict[str, int]:
+    """Return the size of every axis letter, by the rules of the published models."""
+    sizes = {"C": n_embd, "A": n_embd, "V": vocab_size, "H": n_embd // head_size, "N": head_size}
+    sizes["F"] = 4 * n_embd if architecture in ("rwkv4", "rwkv7") else max(32, int(3.5 * n_embd) // 32 * 32)
+    large = n_embd >= 4096
+    sizes |= {"R": 64 if large else 32, "D": 128 if large else 64}
+
+    def rank(factor: float, power: float) -> int:
+        multiple: int = round(factor * n_embd**power / 32)
+        return max(32, 32 * multiple)
+
+    sizes |= {"Dw": rank(1.8, 0.5), "Da": rank(1.8, 0.5), "Dg": rank(0.6, 0.8)}
+    return sizes | ({"Dv": rank(1.3, 0.5)} if n_layer > 1 else {})
+
+
+def is_in_fresh(name: str) -> bool:
+    """Say which optional tensors a fresh model has."""
+    block, _, tensor = name.removeprefix("blocks.").partition(".")
+    if tensor.startswith("ln0."):
+        return block == "0"
+    if tensor in ("att.v0", "att.v1", "att.v2"):
+        return block != "0"
+    return tensor == "att.time_faaaa"
+
+
 def tuned_start(layers: Any, tensors: Mapping[str, Array], source: str) -> tuple[LayerState, ...]:
     """Return the initial state that ``blocks.n.att.time_state`` tensors (H, V, K) describe.
 

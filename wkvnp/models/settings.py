@@ -26,13 +26,14 @@ _HARMLESS = frozenset((
     "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype", "early_stopping", "embd_pdrop",
     "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty", "finetuning_task",
     "forced_bos_token_id", "forced_eos_token_id", "hidden_dropout", "id2label", "initializer_range", "is_decoder",
-    "is_encoder_decoder", "label2id", "length_penalty", "max_length", "max_position_embeddings", "min_length",
-    "model_max_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences",
-    "output_attentions", "output_hidden_states", "output_scores", "pad_token_id", "prefix", "pretraining_tp",
-    "problem_type", "pruned_heads", "remove_invalid_values", "repetition_penalty", "resid_pdrop", "return_dict",
-    "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
+    "is_encoder_decoder", "is_llama_config", "label2id", "length_penalty", "max_length", "max_position_embeddings",
+    "max_sequence_length", "min_length", "model_max_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams",
+    "num_return_sequences", "output_attentions", "output_hidden_states", "output_scores", "pad_token_id", "prefix",
+    "pretraining_tp", "problem_type", "pruned_heads", "remove_invalid_values", "repetition_penalty", "resid_pdrop",
+    "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
     "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript",
-    "transformers_version", "typical_p", "use_bfloat16", "use_cache", "use_mambapy",
+    "transformers.js_config", "transformers_version", "typical_p", "unsloth_fixed", "unsloth_version", "use_bfloat16",
+    "use_cache", "use_mambapy",
 ))
 # fmt: on
 """Fields about training, generation, tokens and other software."""
@@ -158,10 +159,10 @@ def fields_of(container: Container) -> tuple[dict[str, Any], str] | None:
     """
     if "config" in container.metadata:
         source = f"{container.path}: config in the metadata"
-        return parse_object(container.metadata["config"].encode(), source), source
+        return parse_object(container.metadata["config"].encode(), source, infinite=True), source
     file = container.path.parent / "config.json"
-    if container.format == "safetensors" and file.is_file():
-        return parse_object(bytes(map_file(file, _LARGEST_FILE)[:]), str(file)), str(file)
+    if container.format in ("safetensors", "torch-zip") and file.is_file():
+        return parse_object(bytes(map_file(file, _LARGEST_FILE)[:]), str(file), infinite=True), str(file)
     return None
 
 

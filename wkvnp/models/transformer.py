@@ -1,4 +1,4 @@
-"""The Transformer in its LLaMA form, with what Mistral, Qwen2 and Qwen3 add: a window, biases, norms of q and k.
+"""The Transformer in its LLaMA form, with what Mistral, Qwen2 and Qwen3 add: windows, biases, norms of q and k.
 
 Letters: M packed tokens of B sequences, C channels, H heads of queries, G groups (heads of keys and values), D width of
 a head, Q = H D, P = G D, F feed-forward width, V vocabulary. Matrices are [out, in].
@@ -6,14 +6,16 @@ a head, Q = H D, P = G D, F feed-forward width, V vocabulary. Matrices are [out,
 References
 ----------
 Touvron et al. 2023 (arXiv:2302.13971), section 2.2; Su et al. 2021 (arXiv:2104.09864) for the rotation; Ainslie et al.
-2023 (arXiv:2305.13245) for groups; Shazeer 2020 (arXiv:2002.05202) for SwiGLU; huggingface/transformers,
-``models/llama/modeling_llama.py``.
+2023 (arXiv:2305.13245) for groups; Shazeer 2020 (arXiv:2002.05202) for SwiGLU; Jiang et al. 2023 (arXiv:2310.06825)
+for windows; huggingface/transformers, ``models/llama/modeling_llama.py``; ``mistral``, ``qwen2``, ``qwen3`` beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,14 +24,20 @@ from .. import _scalar as scalar
 from .._dtypes import dtype_name
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Matrix, bind, declare
+from ..checkpoints.tensors import quoted
+from ..errors import CheckpointError
 from ..mechanisms.softmax_attention import KVState
 from ..mechanisms.softmax_attention import packed as softmax_attention
 from ..primitives.elementwise import elementwise
 from ..primitives.linear_map import embedding, linear_map, linear_maps
 from ..primitives.norm import rms_norm
 from ..primitives.rotary import rotate
-from .network import Config, Network, vector
-from .settings import Settings, agree, as_metadata
+from .network import Network, vector
+from .rotary_scaling import Rotation
+from .settings import Settings, agree
+from .transformer_config import MODEL_TYPES, TransformerConfig, config_of, fresh_fields
+
+__all__ = ["MODEL_TYPES", "WEIGHTS", "bound", "config_of", "fresh_fields", "network", "shapes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,57 +89,6 @@ class Weights:
 
 
 WEIGHTS = {"transformer": Weights}
-MODEL_TYPES = ("llama", "mistral")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerConfig(Config):
-    """Sizes of a Transformer.
-
-    Attributes
-    ----------
-    n_head, n_group, head_size, n_ffn : int
-        Heads of queries, heads of keys and values, width of a head, width of the feed-forward network.
-    norm_eps : float
-        Added to the mean square in every norm.
-    rope_theta : float
-        Base of the wavelengths of the rotation.
-    window : int or None
-        A token sees itself and the ``window - 1`` before it; None is all of the past.
-    tied : bool
-        Whether the embedding is the head.
-    fields : dict
-        The configuration as it was read.
-    """
-
-    n_head: int
-    n_group: int
-    head_size: int
-    n_ffn: int
-    norm_eps: float
-    rope_theta: float
-    window: int | None
-    tied: bool
-    fields: dict[str, Any]
-
-    @property
-    def present(self) -> tuple[str, ...]:
-        """Patterns of the optional tensors that such a model has."""
-        return ()
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes of the state that do not grow: none to speak of."""
-        return 0
-
-    @property
-    def state_bytes_per_token(self) -> int:
-        """Bytes of the keys and values of one token, in float32."""
-        return 4 * self.n_layer * 2 * self.n_group * self.head_size
-
-    def metadata(self) -> dict[str, str]:
-        """Return what a safetensors file says besides the tensors."""
-        return as_metadata(self.architecture, self.fields)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +98,7 @@ class AttentionState:
     Attributes
     ----------
     kv : KVState
-        Keys, after their rotation, and values.
+        Keys, after their rotation, and values; of a layer with a window only those that can still be seen.
     seen : ndarray of int64, shape (B,)
         Tokens so far: the position of the next.
     """
@@ -156,16 +113,48 @@ def swiglu(gate: Any, up: Any) -> Any:
     return gate * scalar.sigmoid(gate) * up
 
 
-class AttentionLayer:
-    """One layer: attention and a feed-forward network are added to the residual stream, each after an RMS norm."""
+class Maps:
+    """Linear maps of one input, with their biases; those of one shape and dtype go together."""
 
-    def __init__(self, block: Block, config: TransformerConfig, dtype: np.dtype[Any]) -> None:
-        self._block, self._config, self._dtype = block, config, dtype
-        self._norms = [vector(n.weight, dtype) for n in (block.input_layernorm, block.post_attention_layernorm)]
-        half = config.head_size // 2
-        self._rates = config.rope_theta ** -(np.arange(half) / half)
-        att = block.self_attn
-        self._of_heads = [None if n is None else vector(n.weight, dtype) for n in (att.q_norm, att.k_norm)]
+    def __init__(self, linears: Sequence[Linear], dtype: np.dtype[Any]) -> None:
+        groups: dict[Any, list[int]] = {}
+        for n, linear in enumerate(linears):
+            groups.setdefault((linear.weight.shape, linear.weight.dtype), []).append(n)
+        self._groups = [(members, [linears[n].weight for n in members]) for members in groups.values()]
+        self._biases = [(n, vector(m.bias, dtype)) for n, m in enumerate(linears) if m.bias is not None]
+
+    def __call__(self, x: Array) -> list[Array]:
+        """Return for x (M, I) one array (M, O) per map."""
+        results: dict[int, Array] = {}
+        for members, weights in self._groups:
+            together = linear_maps(np.broadcast_to(x, (len(weights), *x.shape)), weights)
+            results.update(zip(members, together, strict=True))
+        for n, bias in self._biases:
+            results[n] += bias
+        return [results[n] for n in range(len(results))]
+
+
+class AttentionLayer:
+    """One layer: attention and a feed-forward network are added to the residual stream, each after an RMS norm.
+
+    `number` says which layer of its model it is; layers that share a `rotation` compute it once.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        config: TransformerConfig,
+        dtype: np.dtype[Any],
+        number: int = 0,
+        rotation: Rotation | None = None,
+    ) -> None:
+        att, mlp, maps, widened = block.self_attn, block.mlp, partial(Maps, dtype=dtype), partial(vector, dtype=dtype)
+        self._config, self._dtype, self._window = config, dtype, config.windows[number]
+        self._rotation = Rotation(config.rotary, dtype) if rotation is None else rotation
+        self._ln1, self._ln2 = widened(block.input_layernorm.weight), widened(block.post_attention_layernorm.weight)
+        self._of_heads = [None if norm is None else widened(norm.weight) for norm in (att.q_norm, att.k_norm)]
+        self._qkv, self._o = maps((att.q_proj, att.k_proj, att.v_proj)), maps((att.o_proj,))
+        self._gate_up, self._down = maps((mlp.gate_proj, mlp.up_proj)), maps((mlp.down_proj,))
 
     def start(self, batch: int) -> AttentionState:
         """Return an empty past."""
@@ -177,46 +166,41 @@ class AttentionLayer:
         self, x: Array, state: AttentionState, offsets: Array, carry: Any
     ) -> tuple[Array, AttentionState, Any]:
         """Return x (M, C) after the layer, its state, and `carry` untouched."""
-        eps, (ln1, ln2) = self._config.norm_eps, self._norms
-        y, final = self._attention(rms_norm(x, ln1, eps), state, offsets)
+        eps = self._config.norm_eps
+        y, final = self._attention(rms_norm(x, self._ln1, eps), state, offsets)
         x = x + y
-        mlp, z = self._block.mlp, rms_norm(x, ln2, eps)
-        gate, up = linear_maps(np.stack([z, z]), (mlp.gate_proj.weight, mlp.up_proj.weight))
-        return x + self._map(swiglu(gate, up), mlp.down_proj), final, carry
+        gate, up = self._gate_up(rms_norm(x, self._ln2, eps))
+        return x + self._down(swiglu(gate, up))[0], final, carry
 
     def _attention(self, z: Array, state: AttentionState, offsets: Array) -> tuple[Array, AttentionState]:
-        c, att, new = self._config, self._block.self_attn, np.diff(offsets)
-        position = np.arange(len(z)) + np.repeat(state.seen - offsets[:-1], new)
-        angles = position[:, None] * self._rates
-        cos, sin = np.cos(angles).astype(self._dtype), np.sin(angles).astype(self._dtype)
-        maps = (self._map(z, part).reshape(len(z), -1, c.head_size) for part in (att.q_proj, att.k_proj, att.v_proj))
-        q, k, v = maps
-        q, k = (self._normed(x, norm) for x, norm in zip((q, k), self._of_heads, strict=True))
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        y, kv = softmax_attention(q, k, v, None, None, state.kv, offsets, window=c.window)
-        return self._map(y.reshape(len(z), -1), att.o_proj), AttentionState(kv, state.seen + new)
+        cos, sin, seen = self._rotation(state.seen, offsets)
+        q, k, v = (part.reshape(len(z), -1, self._config.head_size) for part in self._qkv(z))
+        q, k = (rotate(self._normed(x, norm), cos, sin) for x, norm in zip((q, k), self._of_heads, strict=True))
+        y, kv = softmax_attention(q, k, v, None, None, state.kv, offsets, window=self._window)
+        if self._window is not None:
+            kv = kv.within(self._window)
+        return self._o(y.reshape(len(z), -1))[0], AttentionState(kv, seen)
 
     def _normed(self, x: Array, norm: Array | None) -> Array:
         if norm is None:
             return x
         return rms_norm(x.reshape(len(x), -1), norm, self._config.norm_eps, x.shape[1]).reshape(x.shape)
 
-    def _map(self, x: Array, linear: Linear) -> Array:
-        y = linear_map(x, linear.weight)
-        if linear.bias is not None:
-            y += vector(linear.bias, self._dtype)
-        return y
-
 
 def network(weights: Weights, config: TransformerConfig, dtype: np.dtype[Any]) -> Network:
     """Return the way from tokens to logits: embedding, layers, last norm and head."""
     table, norm = weights.model.embed_tokens.weight, vector(weights.model.norm.weight, dtype)
     head = table if weights.lm_head is None else weights.lm_head.weight
+    rotation = Rotation(config.rotary, dtype)
     return Network(
         embed=lambda tokens: np.asarray(embedding(table, tokens), dtype),
-        layers=tuple(AttentionLayer(block, config, dtype) for block in weights.model.layers),
+        layers=tuple(AttentionLayer(block, config, dtype, n, rotation) for n, block in enumerate(weights.model.layers)),
         head=lambda x: linear_map(rms_norm(x, norm, config.norm_eps), head),
     )
+
+
+_OPTIONAL = re.compile(r".*\.(bias|[qk]_norm\.weight)|lm_head\.weight")
+_LEFTOVER = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"  # rates that older software has stored
 
 
 def bound(tensors: Mapping[str, LazyTensor], settings: Settings, source: str) -> tuple[Weights, TransformerConfig]:
@@ -227,71 +211,40 @@ def bound(tensors: Mapping[str, LazyTensor], settings: Settings, source: str) ->
     CheckpointError
         If a tensor or a field is missing, left over, or not what it must be.
     """
-    config = config_of(settings)
+    c = config_of(settings)
     settings.finish()
-    require = (*config.present, *(() if config.tied else (r"lm_head\.weight",)))
-    weights, sizes = bind(Weights, tensors, source=source, require=require)
-    c = config
-    agree(sizes, {letter: (name, size) for letter, name, size in _axes(c)}, source)
+    if "embed_tokens.weight" in tensors:  # a model that was saved without its head leaves out its own name
+        tensors = {f"model.{name}" if name != "lm_head.weight" else name: tensors[name] for name in tensors}
+    tensors = _tied(dict(tensors), source) if c.tied else tensors
+    for name in tensors:
+        if _OPTIONAL.fullmatch(name) and not c.has(name):
+            raise CheckpointError(f"{source}: has {quoted(name)}, which a model so configured does not have")
+    needed = [re.escape(name) for name in shapes(c) if _OPTIONAL.fullmatch(name)]
+    weights, sizes = bind(Weights, tensors, source=source, ignore=(_LEFTOVER,), require=needed)
+    agree(sizes, {letter: (name, size) for letter, name, size in c.axes}, source)
     return weights, replace(c, dtype=dtype_name(weights.model.layers[0].self_attn.q_proj.weight.dtype))
 
 
-def _axes(c: TransformerConfig) -> tuple[tuple[str, str, int], ...]:
-    return (
-        ("C", "hidden_size", c.n_embd),
-        ("V", "vocab_size", c.vocab_size),
-        ("L", "num_hidden_layers", c.n_layer),
-        ("F", "intermediate_size", c.n_ffn),
-        ("Q", "num_attention_heads x head_dim", c.n_head * c.head_size),
-        ("P", "num_key_value_heads x head_dim", c.n_group * c.head_size),
-        ("D", "head_dim", c.head_size),
-    )
+def _tied(tensors: dict[str, LazyTensor], source: str) -> dict[str, LazyTensor]:
+    """Return the tensors without a head that is the embedding once more; the two are compared when that is read."""
+    head, table = tensors.pop("lm_head.weight", None), tensors.get("model.embed_tokens.weight")
+    if head is None or table is None:
+        return tensors
 
+    def load() -> Array:
+        array, other = table.read(), head.read()
+        pieces = (slice(n, n + 1024) for n in range(0, len(array), 1024))  # both may be as large as the memory
+        same = array.shape == other.shape and all(np.array_equal(array[piece], other[piece]) for piece in pieces)
+        if not same or array.dtype != other.dtype:
+            raise CheckpointError(
+                f"{source}: lm_head.weight must be the embedding, as tie_word_embeddings says; got other numbers"
+            )
+        return array
 
-def config_of(settings: Settings) -> TransformerConfig:
-    """Return the configuration that the fields of a ``config.json`` describe."""
-    heads, width = settings.integer("num_attention_heads"), settings.integer("hidden_size")
-    settings.choice("hidden_act", ("silu",), "silu")
-    settings.choice("model_type", MODEL_TYPES)
-    window = settings.integer("sliding_window") if "sliding_window" in settings else None
-    return TransformerConfig(
-        architecture="transformer",
-        n_layer=settings.integer("num_hidden_layers"),
-        n_embd=width,
-        vocab_size=settings.integer("vocab_size"),
-        n_head=heads,
-        n_group=settings.integer("num_key_value_heads", heads),
-        head_size=settings.integer("head_dim", width // heads),
-        n_ffn=settings.integer("intermediate_size"),
-        norm_eps=settings.number("rms_norm_eps", 1e-6),
-        rope_theta=settings.number("rope_theta", 10000.0),
-        window=window,
-        tied=settings.flag("tie_word_embeddings"),
-        fields=settings.fields,
-    )
-
-
-def fresh_fields(
-    *, n_layer: int, n_embd: int, vocab_size: int, head_size: int, n_group: int | None = None, window: int | None = None
-) -> dict[str, Any]:
-    """Return the fields of a model with random weights: as LLaMA has them, and about as many numbers as an RWKV."""
-    return {
-        "model_type": "llama" if window is None else "mistral",
-        "hidden_size": n_embd,
-        "intermediate_size": -(-8 * n_embd // 3 // 32) * 32,
-        "num_hidden_layers": n_layer,
-        "num_attention_heads": n_embd // head_size,
-        "num_key_value_heads": n_group or n_embd // head_size,
-        "head_dim": head_size,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "sliding_window": window,
-        "tie_word_embeddings": False,
-        "vocab_size": vocab_size,
-    }
+    return tensors | {"model.embed_tokens.weight": replace(table, loader=load)}
 
 
 def shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
     """Return the names and shapes of the tensors of a fresh model."""
-    sizes = {letter: size for letter, _, size in _axes(config)}
-    return declare(Weights, sizes, config.n_layer, lambda name: name == "lm_head.weight" and not config.tied)
+    sizes = {letter: size for letter, _, size in config.axes}
+    return declare(Weights, sizes, config.n_layer, config.has)

@@ -110,7 +110,7 @@ def softmax(
         gates = _running(log_forget, state.gate, behind)
     final = state.extended(k, v, behind, gates)
     y, lse = np.empty((M, H, V), v.dtype), np.empty((M, H), v.dtype)
-    store, rows, lengths = final.stored()
+    store, base, lengths = final.stored()
     past = lengths - np.diff(offsets)
     pattern = pattern or Pattern()
     near = _UNLIMITED if window is None else window - 1
@@ -127,7 +127,7 @@ def softmax(
     run = cpu.attend.sized(int(costs.sum()))
     for first, stop in work_windows(costs, workers):
         run(
-            tiles, first, stop, offsets[:-1], past, lengths, store.base[rows], q, store.keys, store.values, *bias,
+            tiles, first, stop, offsets[:-1], past, lengths, base, q, store.keys, store.values, *bias,
             pattern.flags, pattern.table, limits, numbers, y, lse, scratch,
         )  # fmt: skip
     return y, lse, final

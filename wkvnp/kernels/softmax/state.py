@@ -88,8 +88,12 @@ class KVState:
 
     _AXES: ClassVar[tuple[tuple[str, str], ...]] = (("k", "G K"), ("v", "G V"))
 
-    def __init__(self, store: _Store, rows: Array, lengths: Array, single: bool = False) -> None:
+    def __init__(
+        self, store: _Store, rows: Array, lengths: Array, single: bool = False, gone: Array | None = None
+    ) -> None:
         self._store, self._rows, self._lengths, self._single = store, rows, lengths, single
+        self._gone = np.zeros_like(lengths) if gone is None else gone  # blocks of the store before the first key
+        self._base: Array = store.base[rows] + self._gone
 
     @classmethod
     def empty(cls, B: int, G: int, K: int, V: int, dtype: npt.DTypeLike, heads: int = 0) -> Self:
@@ -145,38 +149,38 @@ class KVState:
         new = np.diff(offsets)
         need = self._lengths + new
         store, rows = self._store, self._rows
+        end = need + KEYS * self._gone
         with store.lock:
-            free = ((store.used[rows] == self._lengths) | (new == 0)) & (need <= store.room[rows])
+            free = ((store.used[rows] == end - new) | (new == 0)) & (end <= store.room[rows])
             ours = bool(free.all()) and np.unique(rows).size == rows.size
             if ours:
-                store.used[rows] = np.maximum(store.used[rows], need)
-        if not ours:
-            store, rows = self._moved(need)
+                store.used[rows] = np.maximum(store.used[rows], end)
+        final = type(self)(store, rows, need, False, self._gone) if ours else self._moved(need)
+        store, base = final._store, final._base
         if offsets[-1]:
             run = cpu.store.sized(k.size + v.size)
-            run(offsets[:-1], offsets[1:], self._lengths, store.base[rows], k, v, store.keys, store.values)
+            run(offsets[:-1], offsets[1:], self._lengths, base, k, v, store.keys, store.values)
         if gates is not None:
             position = np.arange(offsets[-1]) + np.repeat(self._lengths - offsets[:-1], new)
-            block = np.repeat(store.base[rows], new) + position // KEYS
-            store.gates[block, :, position % KEYS] = gates
-        return type(self)(store, rows, need)
+            store.gates[np.repeat(base, new) + position // KEYS, :, position % KEYS] = gates
+        return final
 
-    def _moved(self, need: Array) -> tuple[_Store, Array]:
-        """Copy what this state holds to a store with room for `need` tokens."""
+    def _moved(self, need: Array) -> Self:
+        """Return a state of `need` tokens in a store of its own: those of this state, and room for the rest."""
         old = self._store
         G, K = old.keys.shape[1:3]
         store = _Store(need, G, K, old.width, old.gates.shape[1], old.keys.dtype)
-        for to, begin, length in zip(store.base, old.base[self._rows], self._lengths, strict=True):
+        for to, begin, length in zip(store.base, self._base, self._lengths, strict=True):
             blocks = -(-length // KEYS)
             for name in ("keys", "values", "gates"):
                 getattr(store, name)[to : to + blocks] = getattr(old, name)[begin : begin + blocks]
         store.used[:] = need
-        return store, np.arange(need.size)
+        return type(self)(store, np.arange(need.size), need)
 
     def _pieces(self) -> list[tuple[Array, ...]]:
         """Return k (S, G, K), v (S, G, V) and gates (S, H) of every sequence, copied."""
         store, pieces = self._store, []
-        for base, length in zip(store.base[self._rows], self._lengths, strict=True):
+        for base, length in zip(self._base, self._lengths, strict=True):
             blocks = slice(base, base + -(-length // KEYS))
             turned = (
                 store.keys[blocks].transpose(0, 3, 1, 2),
@@ -192,11 +196,11 @@ class KVState:
         return self._packed(self._lengths, *(change(k, v, gates) if change else (k, v, gates)))._as(self._single)
 
     def stored(self) -> tuple[_Store, Array, Array]:
-        """Return the blocks, which of their sequences these are, and their lengths; for the compiled loops."""
-        return self._store, self._rows, self._lengths
+        """Return the blocks, the first one of every sequence, and the lengths; for the compiled loops."""
+        return self._store, self._base, self._lengths
 
     def _as(self, single: bool) -> Self:
-        return type(self)(self._store, self._rows, self._lengths, single)
+        return type(self)(self._store, self._rows, self._lengths, single, self._gone)
 
     def parts(self) -> KVParts | ForgetParts:
         """Return everything as plain arrays, copied; of a single sequence without the batch axis."""
@@ -243,7 +247,7 @@ class KVState:
             raise ShapeError("KVState: this is the state of one sequence, which has no batch axis")
         single = isinstance(index, (int, np.integer))
         chosen = [int(index)] if single else index
-        return type(self)(self._store, self._rows[chosen], self._lengths[chosen], single)
+        return type(self)(self._store, self._rows[chosen], self._lengths[chosen], single, self._gone[chosen])
 
     def __repr__(self) -> str:
         sequences = "1 sequence" if len(self) == 1 else f"{len(self)} sequences"
@@ -273,7 +277,17 @@ class KVState:
         fewer = np.broadcast_to(np.asarray(lengths, np.int64), self._lengths.shape)
         if (fewer < 0).any() or (fewer > self._lengths).any():
             raise ShapeError(f"KVState: lengths must be from 0 to {self._lengths.tolist()}; got {fewer.tolist()}")
-        return type(self)(self._store, self._rows, fewer.copy(), self._single)
+        return type(self)(self._store, self._rows, fewer.copy(), self._single, self._gone)
+
+    def within(self, window: int) -> Self:
+        """Return the state without keys that no later query sees through a window, whole blocks from the beginning.
+
+        Nothing is copied. Positions are counted anew from the first key that is left, and results keep their bits.
+        """
+        gone = np.maximum(self._lengths - (window - 1), 0) // KEYS
+        if not gone.any():
+            return self
+        return type(self)(self._store, self._rows, self._lengths - KEYS * gone, self._single, self._gone + gone)
 
     @classmethod
     def join(cls, states: Sequence[Self]) -> Self:
@@ -326,8 +340,7 @@ class ForgetState(KVState):
         sums = np.zeros((len(self), self._store.gates.shape[1]))
         (some,) = np.nonzero(self._lengths)
         last = self._lengths[some] - 1
-        block = self._store.base[self._rows[some]] + last // KEYS
-        sums[some] = self._store.gates[block, :, last % KEYS]
+        sums[some] = self._store.gates[self._base[some] + last // KEYS, :, last % KEYS]
         return sums
 
     @classmethod

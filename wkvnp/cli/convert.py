@@ -1,0 +1,55 @@
+"""``wkvnp convert``: write the weights of any readable checkpoint as safetensors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import UsageError
+from .interrupt import Deferred
+from .options import writable
+from .progress import Bar
+
+HELP = "write the weights of a checkpoint as safetensors under the original tensor names"
+EXAMPLES = """examples:
+  wkvnp convert rwkv7.pth rwkv7.safetensors
+  wkvnp convert rwkv7-q5_1.bin rwkv7.safetensors --dtype bfloat16
+  wkvnp convert folder-from-hugging-face model.safetensors
+
+IN is anything that --model takes. One tensor at a time is in memory, so files larger than the memory can be converted.
+Quantised matrices become float32, or what --dtype says; vectors are never narrowed.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("source", metavar="IN", help="checkpoint, or a folder with one")
+    parser.add_argument("target", metavar="OUT", help="the safetensors file to write")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as in the file")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read, convert and write tensor by tensor."""
+    target = Path(arguments.target)
+    if target.exists() and not arguments.force:
+        raise UsageError(f"{target} exists; --force replaces it")
+    writable(arguments.target)
+
+    from ..models.conversion import convert
+
+    bar = Bar("converting", "MB")
+    try:
+        with Deferred() as interrupt:
+
+            def progress(done: int, total: int) -> None:
+                interrupt.check()
+                bar(done // 1_000_000, total // 1_000_000)
+
+            convert(arguments.source, target, dtype=arguments.dtype, progress=progress)
+    finally:
+        bar.clear()
+    if sys.stderr.isatty():
+        print(f"{target}: {target.stat().st_size:,} bytes", file=sys.stderr)
+    return 0
