@@ -21,6 +21,7 @@ from wkvnp.cli import main
 from wkvnp.cli.interrupt import Deferred, leave_at_once, raise_interrupts
 from wkvnp.cli.options import unescape
 from wkvnp.cli.progress import Bar
+from wkvnp.models import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -74,6 +75,18 @@ def test_init_says_that_the_weights_are_random_and_replaces_nothing(run, tmp_pat
     assert path.read_bytes() != before
     status, _, err = run("init", tmp_path / "other", "--width", 100)
     assert status == 1 and "head_size must divide n_embd=100" in err
+
+
+def test_init_makes_a_hybrid_of_a_pattern(run, tmp_path):
+    path = tmp_path / "mixed.safetensors"
+    common = ("--layers", 3, "--width", 64, "--pattern", "4as")
+    status, _, err = run("init", path, "--architecture", "hybrid", *common, "--window", 4)
+    assert status == 0 and "hybrid with 3 layers of 64" in err
+    facts = json.loads(run("info", path, "--json")[1])
+    assert facts["pattern"] == "4as" and "fields" not in facts
+    assert run("generate", "--model", path, "-n", 3, "Hi")[0] == 0
+    status, _, err = run("init", tmp_path / "other", *common)
+    assert status == 1 and "rwkv7 has no option 'pattern'" in err
 
 
 def test_generate_writes_only_text_and_repeats_itself(run, model):
@@ -166,7 +179,7 @@ def test_info_reads_no_weights(run, model, monkeypatch):
     assert re.search(r"^parameters +[\d,]+$", out, re.M) and re.search(r"^dtypes +float32 \(\d+ tensors, ", out, re.M)
 
 
-@pytest.mark.parametrize("architecture", ["rwkv4", "rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv6", "rwkv7"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_info_agrees_with_the_loaded_model(run, tmp_path, architecture):
     import wkvnp
 
@@ -174,10 +187,15 @@ def test_info_agrees_with_the_loaded_model(run, tmp_path, architecture):
     made = wkvnp.init(architecture, n_layer=2, n_embd=64, vocab_size=300, head_size=32, rng=0, dtype="bfloat16")
     made.save(path)
     facts = json.loads(run("info", path, "--json")[1])
-    for name in ("architecture", "n_layer", "n_embd", "n_att", "n_ffn", "n_head", "head_size", "dtype", "ranks"):
+    names = {"architecture", "n_layer", "n_embd", "n_att", "n_ffn", "n_head", "head_size", "dtype", "ranks"}
+    known = names & set(dir(made.config))
+    assert known <= facts.keys() and {"architecture", "n_layer", "n_embd", "dtype"} <= known
+    for name in known:
         assert facts[name] == getattr(made.config, name)
     assert facts["parameters"] == made.n_parameters
-    assert facts["memory"] == {"weights": made.nbytes, "state per sequence": made.initial_state().nbytes}
+    memory, empty, after = facts["memory"], made.initial_state().nbytes, made([1, 2, 3])[1].nbytes
+    assert (memory["weights"], memory["state per sequence"]) == (made.nbytes, empty)
+    assert after - empty == 3 * memory.get("state per token", 0)
     assert facts["tokenizer"].startswith("none at hand (tokenizer: no vocabulary of 300 ids")
 
 

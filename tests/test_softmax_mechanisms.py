@@ -299,6 +299,57 @@ def test_a_state_can_be_shortened() -> None:
         whole.shortened(91)
 
 
+@pytest.mark.parametrize("window", [1, 2, 65, 100])
+def test_keys_out_of_sight_can_be_let_go(window: int) -> None:
+    q, k, v = drawn(700, "float32")
+    whole, _ = wkvnp.softmax_attention(q, k, v, window=window)
+    for step in (1, 7, 130):
+        state, rooms = None, set()
+        for begin in range(0, 700, step):
+            part = slice(begin, begin + step)
+            y, state = wkvnp.softmax_attention(q[part], k[part], v[part], window=window, state=state)
+            np.testing.assert_array_equal(y, whole[part])
+            state = state.within(window)
+            begun = max(0, min(begin + step, 700) - window + 1) // 64 * 64
+            assert int(state.lengths) == min(begin + step, 700) - begun < window + 63
+            rooms.add(int(state._store.room[0]))
+            assert_same_state(state, KVState.of(k[begun : part.stop], v[begun : part.stop]))
+        assert max(rooms) <= 2 * (window + 63 + step) + 64
+    assert state is not None and state.within(window) is state
+
+
+def test_what_was_let_go_is_still_there_for_others() -> None:
+    q, k, v = drawn(300, "float32")
+    _, root = wkvnp.softmax_attention(q[:200], k[:200], v[:200], window=20)
+    late = root.within(20)
+    kept = root.copy()
+    y, _ = wkvnp.softmax_attention(q[200:], k[200:], v[200:], window=20, state=late)
+    np.testing.assert_array_equal(y, wkvnp.softmax_attention(q, k, v, window=20)[0][200:])
+    assert_same_state(root, kept)
+    whole, _ = wkvnp.softmax_attention(q[200:], k[200:], v[200:], state=root)
+    np.testing.assert_array_equal(whole, wkvnp.softmax_attention(q, k, v)[0][200:])
+    for same in (late.copy(), pickle.loads(pickle.dumps(late)), late.shortened(late.lengths)):
+        assert_same_state(same, late)
+        again, _ = wkvnp.softmax_attention(q[200:], k[200:], v[200:], window=20, state=same)
+        np.testing.assert_array_equal(again, y)
+    assert late.nbytes == int(late.lengths) * 2 * 12 * 4 < root.nbytes
+
+
+def test_sequences_of_unequal_length_let_go_of_their_own() -> None:
+    state, _, _ = ragged()
+    q, more_k, more_v = drawn(90, "float32", seed=7)
+    q, more_k, more_v = (x.reshape(3, 30, *x.shape[1:]) for x in (q, more_k, more_v))
+    expected, _ = wkvnp.softmax_attention(q, more_k, more_v, window=5, state=state)
+    within = state.within(5)
+    assert within.lengths.tolist() == [6, 0, 30]
+    y, on = wkvnp.softmax_attention(q, more_k, more_v, window=5, state=within)
+    np.testing.assert_array_equal(y, expected)
+    assert on.within(5).lengths.tolist() == [36, 30, 60]
+    joined = KVState.join([within[[2]], within[:2]])
+    y, _ = wkvnp.softmax_attention(q[[2, 0, 1]], more_k[[2, 0, 1]], more_v[[2, 0, 1]], window=5, state=joined)
+    np.testing.assert_array_equal(y, expected[[2, 0, 1]])
+
+
 def test_gates_are_part_of_the_state() -> None:
     q, k, v = drawn(80, "float32")
     gates = -np.random.default_rng(0).random((80, 6)).astype(np.float32)

@@ -60,7 +60,12 @@ QWEN3 = {
     "use_sliding_window": True,
     "sliding_window": 5,
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-    "rope_parameters": {"rope_type": "yarn", "rope_theta": 100.0, "factor": 3.0, "original_max_position_embeddings": 20},
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 100.0,
+        "factor": 3.0,
+        "original_max_position_embeddings": 20,
+    },
 }
 LLAMA3 = {
     "rope_type": "llama3",

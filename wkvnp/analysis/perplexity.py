@@ -101,9 +101,9 @@ def score(
     text : str or sequence of int
         The text, or its token ids.
     bos : int, optional
-        A token to feed first, so that the first token of the text is scored too. By default the tokenizer's end of text
-        (that is how documents begin in training). Where there is none, or a `state` is given, the first token of the
-        text is only context: it is not scored, and no count includes it.
+        A token to feed first, so that the first token of the text is scored too. By default what the vocabulary puts
+        before a text, else its end of text (that is how documents begin in training). Where there is neither, or a
+        `state` is given, the first token of the text is only context: it is not scored, and no count includes it.
     state : State, optional
         Continue from here; one sequence. By default a fresh one.
     chunk : int
@@ -134,11 +134,14 @@ def score(
     >>> result.n_bytes, result.tokens, result.bits_per_byte > 5
     (4, array([101, 108, 108, 111]), True)
     """
-    ids = _ids(text, tokenizer)
+    ids = _ids(text, tokenizer.encode if state is not None else tokenizer.begin)
+    opening = tokenizer.begin("") if state is None else ()
+    if isinstance(text, str):
+        ids = ids[len(opening) :]
     if isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1:
         raise ShapeError(f"score: chunk must be an integer of at least 1; got {chunk!r}")
     if bos is None and state is None:
-        bos = tokenizer.end_of_text
+        bos = int(opening[-1]) if len(opening) else tokenizer.end_of_text
     if bos is not None:
         ids = np.concatenate([[int(bos)], ids])
     if len(ids) < 2:
@@ -177,8 +180,8 @@ def _judge(
     return logprobs, ranks
 
 
-def _ids(text: Any, tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
-    tokens = np.asarray(tokenizer.encode(text) if isinstance(text, str) else text)
+def _ids(text: Any, encode: Callable[[str], npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
+    tokens = np.asarray(encode(text) if isinstance(text, str) else text)
     if tokens.ndim != 1 or (tokens.size and not np.issubdtype(tokens.dtype, np.integer)):
         raise ShapeError(
             f"score: text must be text or token ids of shape (T,); got shape {tokens.shape} of dtype {tokens.dtype}"

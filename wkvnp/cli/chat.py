@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import WkvnpError
@@ -23,6 +24,8 @@ EXAMPLES = """examples:
   wkvnp chat --model rwkv7-g1.pth --form g1 --system "Answer briefly."
   printf 'Hello!\\nAnd now?\\n' | wkvnp chat --model rwkv7-world.pth --seed 1
 
+Chat templates in the folder of a model are programs and are not run: turns are written in one of these
+
 forms: world (User/Assistant), raven (Bob/Alice), g1 (thinks first), g1-fast, g1-no-think
 
 Within the conversation:
@@ -33,6 +36,10 @@ Within the conversation:
   /quit        end; so does the end of the input
 On a terminal Ctrl-C ends the model's turn, and at the prompt the program.
 """
+_TEMPLATE = (
+    "wkvnp: this model comes with a chat template, which is a program and is not run; turns are written in the form "
+    "{form!r} (--form has others, and wkvnp generate takes any text)"
+)
 FORMS = ("world", "raven", "g1", "g1-fast", "g1-no-think")
 
 
@@ -52,6 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
     model, tokenizer = load_model(arguments)
 
     from ..generation import Chat
+    from ..tokenizers.folder import has_chat_template
+
+    if arguments.model is not None and has_chat_template(Path(arguments.model)):
+        print(_TEMPLATE.format(form=arguments.form), file=sys.stderr)
 
     rng = options.pop("rng")
     chat = Chat(model, tokenizer, form=arguments.form, system=arguments.system, rng=rng, **options)

@@ -61,7 +61,13 @@ def _describe(path: str) -> dict[str, Any]:
     from .header import read_header
 
     header = read_header(path)
-    config = dataclasses.asdict(header.config)
+    config = {field.name: getattr(header.config, field.name) for field in dataclasses.fields(header.config)}
+    per_token = header.config.state_bytes_per_token
+    for described in ("fields", "parts"):  # all that was stated beside the tensors, once more
+        config.pop(described, None)
+    if (rotary := config.get("rotary")) is not None:
+        plain = ("size", "theta") if rotary.scaling == "default" else dataclasses.asdict(rotary)
+        config["rotary"] = {name: getattr(rotary, name) for name in plain}
     return {
         "file": str(header.container.path),
         "format": header.container.format,
@@ -69,16 +75,17 @@ def _describe(path: str) -> dict[str, Any]:
         "parameters": header.n_parameters,
         **config,
         "dtypes": header.dtypes,
-        "memory": {"weights": header.nbytes, "state per sequence": header.state_bytes},
-        "tokenizer": _tokenizer_name(header.config.vocab_size),
+        "memory": {"weights": header.nbytes, "state per sequence": header.state_bytes}
+        | ({"state per token": per_token} if per_token else {}),
+        "tokenizer": _tokenizer_name(path, header.config.vocab_size),
     }
 
 
-def _tokenizer_name(vocab_size: int) -> str:
-    from ..tokenizers import tokenizer
+def _tokenizer_name(path: str, vocab_size: int) -> str:
+    from .options import tokenizer_of
 
     try:
-        return tokenizer(vocab_size).name
+        return tokenizer_of(path, vocab_size).name
     except (TokenizerError, ImportError) as error:
         return f"none at hand ({error})"
 

@@ -15,8 +15,12 @@ EXAMPLES = """examples:
   wkvnp init tiny.safetensors
   wkvnp init v4.safetensors --architecture rwkv4 --layers 2 --width 64
   wkvnp init world.safetensors --layers 12 --width 768 --vocab 65536 --dtype bfloat16
+  wkvnp init mixed.safetensors --architecture hybrid --pattern arrr --layers 8
 """
-ARCHITECTURES = ("rwkv4", "rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv5", "rwkv6", "rwkv7")
+ARCHITECTURES = (
+    *("rwkv4", "rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv5", "rwkv6", "rwkv7"),
+    *("transformer", "mamba1", "mamba2", "hybrid", "qwen3_next"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", type=int, default=4, metavar="L", help="default 4")
     parser.add_argument("--width", type=int, default=128, metavar="C", help="default 128")
     parser.add_argument("--head-size", type=int, default=64, metavar="N", help="divides the width; default 64")
+    parser.add_argument(
+        "--pattern",
+        metavar="LETTERS",
+        help="of a hybrid: a letter a layer, repeated: a attention, 4 to 7 RWKV, r RWKV-7, m Mamba-1, s Mamba-2",
+    )
+    parser.add_argument("--window", type=int, metavar="T", help="tokens that attention sees; default all")
     parser.add_argument("--vocab", type=int, default=256, metavar="V", help="default 256: one token per byte")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
@@ -42,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..models.initial import init
 
+    stated = {name: getattr(arguments, name) for name in ("pattern", "window")}
     model = init(
         arguments.architecture,
         n_layer=arguments.layers,
@@ -50,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         head_size=arguments.head_size,
         rng=arguments.seed,
         dtype=arguments.dtype,
+        **{name: value for name, value in stated.items() if value is not None},
     )
     with Deferred() as interrupt:
         model.save(arguments.path)

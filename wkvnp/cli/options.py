@@ -33,7 +33,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "default: a small demonstration model",
     )
     group.add_argument(
-        "--tokenizer", metavar="T", help="bytes, rwkv-world, or a vocabulary file; default: by the model's vocabulary"
+        "--tokenizer",
+        metavar="T",
+        help="bytes, rwkv-world, or a vocabulary file; default: that in the model's folder, else by the vocabulary's size",
     )
     group.add_argument("--dtype", choices=("float32", "float16", "bfloat16", "float64"), help="convert the weights")
     group.add_argument("--threads", type=int, metavar="N", help="threads to use; default: one per core")
@@ -81,7 +83,18 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
     if arguments.model is None:
         print(_DEMONSTRATION, file=sys.stderr)
     model = load(arguments.model, dtype=arguments.dtype)
-    return model, tokenizer(model if arguments.tokenizer is None else arguments.tokenizer)
+    if arguments.tokenizer is not None:
+        return model, tokenizer(arguments.tokenizer)
+    return model, tokenizer_of(arguments.model, model.config.vocab_size)
+
+
+def tokenizer_of(model: str | None, vocab_size: int) -> Tokenizer:
+    """Return the tokenizer in the folder of a model, or the one whose vocabulary is as large as the model's."""
+    from ..tokenizers import tokenizer
+    from ..tokenizers.folder import vocabulary_beside
+
+    found = None if model is None else vocabulary_beside(Path(model))
+    return tokenizer(vocab_size if found is None else found)
 
 
 def add_text_input(parser: argparse.ArgumentParser, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 Ids = npt.NDArray[np.int64]
 
 
-def read_prompts(prompt: Any, tokenizer: Tokenizer) -> tuple[list[Ids], bool]:
-    """Return the token ids of every prompt, and whether a batch was given."""
+def read_prompts(prompt: Any, tokenizer: Tokenizer, begins: bool) -> tuple[list[Ids], bool]:
+    """Return the token ids of every prompt, which may be the beginning of a text, and whether a batch was given."""
+    encode = tokenizer.begin if begins else tokenizer.encode
     if isinstance(prompt, str):
-        return [_ids(prompt, tokenizer, "prompt")], False
+        return [_ids(prompt, encode, "prompt")], False
     if not isinstance(prompt, (list, tuple, np.ndarray)):
         raise ShapeError(f"generate: prompt must be text, token ids or a list of these; got {type(prompt).__name__}")
     if all(isinstance(item, (int, np.integer)) for item in prompt):
-        return [_ids(prompt, tokenizer, "prompt")], False
-    return [_ids(item, tokenizer, f"prompt[{i}]") for i, item in enumerate(prompt)], True
+        return [_ids(prompt, encode, "prompt")], False
+    return [_ids(item, encode, f"prompt[{i}]") for i, item in enumerate(prompt)], True
 
 
-def _ids(prompt: Any, tokenizer: Tokenizer, name: str) -> Ids:
+def _ids(prompt: Any, encode: Callable[[str], npt.NDArray[Any]], name: str) -> Ids:
     if isinstance(prompt, str):
-        tokens = np.asarray(tokenizer.encode(prompt))
+        tokens = np.asarray(encode(prompt))
     else:
         tokens = np.asarray(prompt)
         if tokens.ndim != 1 or (tokens.size and not np.issubdtype(tokens.dtype, np.integer)):
@@ -55,7 +56,8 @@ def read_stops(stop: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def read_stop_tokens(stop_tokens: Iterable[int] | None, tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the ids that end a text; by default the tokenizer's end of text."""
+    """Return the ids that end a text; by default those of the tokenizer, else its end of text."""
+    stop_tokens = tokenizer.stop_tokens if stop_tokens is None else stop_tokens
     if stop_tokens is not None:
         return frozenset(map(int, stop_tokens))
     return frozenset() if tokenizer.end_of_text is None else frozenset((tokenizer.end_of_text,))

@@ -113,8 +113,9 @@ def generate(
     tokenizer : Tokenizer
         From `wkvnp.tokenizer`.
     prompt : str, sequence of int, or list of these
-        Text or token ids, not empty. A list is a batch: its prompts are fed one by one and then decoded together (32 at
-        a time), and the result for each is the same, bit for bit, as for this prompt alone with the generator
+        Text or token ids, not empty. Text without a `state` gets what the vocabulary puts at the beginning of one. A
+        list is a batch: its prompts are fed one by one and then decoded together (32 at a time), and the result for
+        each is the same, bit for bit, as for this prompt alone with the generator
         ``np.random.default_rng(rng).spawn(len(prompt))[i]``.
     max_tokens : int
         How many tokens to write at most, per prompt.
@@ -127,8 +128,8 @@ def generate(
     stop : str or strings
         The text ends before the first of these to appear, also where it spans tokens.
     stop_tokens : ints, optional
-        The text ends when one of these is drawn; it is neither written nor fed. By default the tokenizer's end of
-        text, if it has one; pass ``()`` for none.
+        The text ends when one of these is drawn; it is neither written nor fed. By default what the tokenizer's
+        folder says, else its end of text, if it has one; pass ``()`` for none.
     presence_penalty, frequency_penalty, penalty_decay : float
         Logit n is lowered by ``presence_penalty + o_n * frequency_penalty`` once token n was written; o_n counts how
         often, decays by `penalty_decay` per token, and does not grow for blanks and digits. The prompt is not counted.
@@ -164,7 +165,7 @@ def generate(
     (3, 'length')
     """
     check_sampling("generate", temperature=temperature, top_p=top_p, top_k=top_k)
-    prompts, is_batch = read_prompts(prompt, tokenizer)
+    prompts, is_batch = read_prompts(prompt, tokenizer, state is None)
     settings = _Settings(
         max_tokens=read_integer("max_tokens", max_tokens, 0),
         sampling={"temperature": temperature, "top_p": top_p, "top_k": top_k},

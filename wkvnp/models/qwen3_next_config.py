@@ -80,9 +80,10 @@ class Qwen3NextConfig(Config):
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of the delta nets' states of one sequence, in float32."""
+        """Bytes of the delta nets' states of one sequence, in float32, and of the position in other layers."""
         matrix = self.n_value_head * self.key_size * self.value_size
-        return 4 * self.kinds.count(LINEAR) * (matrix + (self.n_tap - 1) * self.n_convolved)
+        delta = 4 * self.kinds.count(LINEAR) * (matrix + (self.n_tap - 1) * self.n_convolved)
+        return delta + 8 * self.kinds.count(FULL)
 
     @property
     def state_bytes_per_token(self) -> int:

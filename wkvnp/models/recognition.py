@@ -9,7 +9,7 @@ from ..checkpoints import Container, LazyTensor
 from ..checkpoints.naming import bind
 from ..checkpoints.tensors import quoted
 from ..errors import CheckpointError, ShapeError
-from . import _ggmf_names, _gguf_names
+from . import _ggmf_names, _gguf_names, _rwkv_fields
 from ._mamba_fields import in_hugging_face_terms
 from ._schemes import original_names, refuse_relatives, version
 from .architectures import MODEL_TYPES, config_of, module_of, weights_of
@@ -62,13 +62,16 @@ def _rwkv(container: Container, tensors: Mapping[str, LazyTensor], group_norm_ep
         ignore=(r"blocks\.[1-9][0-9]*\.ln0\.(weight|bias)", *module.IGNORE),  # only layer 0 uses its ln0
         require=(r"blocks\.0\.ln0\.(weight|bias)", *module.required(tensors)),
     )
-    eps = group_norm_eps if group_norm_eps is not None else _stored_eps(container, architecture)
+    stored = _stored_eps(container, architecture, sizes)
+    eps = stored if group_norm_eps is None else group_norm_eps
     if not eps > 0:
         raise ShapeError(f"load: group_norm_eps must be positive; got {eps}")
     return weights, config_of(architecture, weights, sizes, eps, source)
 
 
-def _stored_eps(container: Container, architecture: str) -> float:
+def _stored_eps(container: Container, architecture: str, sizes: Mapping[str, int]) -> float:
+    if _rwkv_fields.speaks_of(container.tensors) and (found := fields_of(container)) is not None:
+        return _rwkv_fields.group_norm_eps(Settings(*found), architecture, container.tensors, sizes)
     usual = _ggmf_names.GROUP_NORM_EPS.get(architecture, 64e-5) if container.format == "ggmf" else 64e-5
     text = container.metadata.get("group_norm_eps", repr(usual))
     try:

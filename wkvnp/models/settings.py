@@ -46,6 +46,8 @@ class Settings:
     ----------
     fields : dict of str to object
         All of them.
+    source : str
+        What to call the configuration in an error.
 
     Parameters
     ----------
@@ -63,7 +65,7 @@ class Settings:
     """
 
     def __init__(self, fields: Mapping[str, Any], source: str) -> None:
-        self.fields, self._source = dict(fields), source
+        self.fields, self.source = dict(fields), source
         self._read: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
@@ -72,19 +74,19 @@ class Settings:
     def fault(self, name: str, must_be: str) -> CheckpointError:
         """Return the error for a field that is not what it must be."""
         found = quoted(self.fields[name]) if name in self.fields else "no such field"
-        return CheckpointError(f"{self._source}: {name} must be {must_be}; got {found}")
+        return CheckpointError(f"{self.source}: {name} must be {must_be}; got {found}")
 
     def value(self, name: str) -> Any:
         """Return a field, or None where it is absent or null."""
         self._read.add(name)
         return self.fields.get(name)
 
-    def integer(self, name: str, default: int | None = None, least: int = 1) -> int:
+    def integer(self, name: str, default: int | None = None, least: int = 1, most: int = 1 << 40) -> int:
         """Return a field that counts something."""
         value = self.value(name)
         number: Any = default if value is None else value
-        if type(number) is not int or not least <= number <= 1 << 40:
-            raise self.fault(name, f"a whole number from {least}")
+        if type(number) is not int or not least <= number <= most:
+            raise self.fault(name, f"a whole number from {least}" + (f" to {most}" if most < 1 << 40 else ""))
         return number
 
     def number(self, name: str, default: float | None = None) -> float:
@@ -119,7 +121,7 @@ class Settings:
             return None
         if not isinstance(value, dict):
             raise self.fault(name, "an object")
-        return Settings(value, f"{self._source}: {name}")
+        return Settings(value, f"{self.source}: {name}")
 
     def ignore(self, *names: str) -> None:
         """Tick off fields that change no number in this architecture."""
@@ -138,7 +140,7 @@ class Settings:
             named = ", ".join(f"{quoted(name)}: {quoted(self.fields[name])}" for name in left[:5])
             more = f" and {len(left) - 5} more" if len(left) > 5 else ""
             raise CheckpointError(
-                f"{self._source}: fields that wkvnp does not know may change the numbers: {named}{more}"
+                f"{self.source}: fields that wkvnp does not know may change the numbers: {named}{more}"
             )
 
 

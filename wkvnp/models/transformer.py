@@ -213,6 +213,8 @@ def bound(tensors: Mapping[str, LazyTensor], settings: Settings, source: str) ->
     """
     c = config_of(settings)
     settings.finish()
+    if c.n_layer > len(tensors):
+        raise settings.fault("num_hidden_layers", f"at most {len(tensors)}, the tensors that there are")
     if "embed_tokens.weight" in tensors:  # a model that was saved without its head leaves out its own name
         tensors = {f"model.{name}" if name != "lm_head.weight" else name: tensors[name] for name in tensors}
     tensors = _tied(dict(tensors), source) if c.tied else tensors

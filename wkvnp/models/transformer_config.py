@@ -63,8 +63,8 @@ class TransformerConfig(Config):
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of the state that do not grow: none to speak of."""
-        return 0
+        """Bytes of the state that do not grow: the position in every layer."""
+        return 8 * self.n_layer
 
     @property
     def state_bytes_per_token(self) -> int:
@@ -100,7 +100,7 @@ def config_of(settings: Settings) -> TransformerConfig:
     if heads % groups:
         raise settings.fault("num_key_value_heads", f"a divisor of num_attention_heads={heads}")
     head_size = settings.integer("head_dim", 128 if kind == "qwen3" else max(1, width // heads))
-    n_layer = settings.integer("num_hidden_layers")
+    n_layer = settings.integer("num_hidden_layers", most=1 << 16)
     return TransformerConfig(
         architecture="transformer",
         n_layer=n_layer,

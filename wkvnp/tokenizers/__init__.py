@@ -1,8 +1,9 @@
 """Text to token ids and back.
 
 Three vocabularies cover the RWKV models: plain bytes, RWKV World (longest match in a byte trie) and the byte-level
-BPE of the Pile models. All of them turn ids into *bytes*; a character of several bytes may be spread over several
-tokens, so text that arrives token by token goes through a `StreamDecoder`.
+BPE of the Pile models; a ``tokenizer.json`` in the folder of a model covers others. All of them turn ids into
+*bytes*; a character of several bytes may be spread over several tokens, so text that arrives token by token goes
+through a `StreamDecoder`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import codecs
 import operator
 import os
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,15 +35,22 @@ class Tokenizer(Protocol):
         Width of the logits of a model that uses it; a few of the highest ids may stand for nothing.
     end_of_text : int or None
         The id that ends a document, if the vocabulary has one.
+    stop_tokens : tuple of int or None
+        The ids that end what a model writes, where they are not just `end_of_text`.
     """
 
     name: str
     vocab_size: int
     end_of_text: int | None
+    stop_tokens: tuple[int, ...] | None = None
 
     def encode(self, text: str) -> npt.NDArray[np.int32]:
-        """Return the token ids of `text`, int32."""
+        """Return the token ids of `text`, int32; nothing is added, so that it may go on from another."""
         ...
+
+    def begin(self, text: str) -> npt.NDArray[np.int32]:
+        """Return the token ids of a text from its beginning, where some vocabularies put a token or a blank first."""
+        return self.encode(text)
 
     def token_bytes(self, id: int) -> bytes:
         """Return the bytes that one id stands for."""
@@ -108,14 +117,15 @@ def tokenizer(source: str | os.PathLike[str] | int | Any) -> Tokenizer:
           variable ``WKVNP_WORLD_VOCAB`` names, else from the package that ``wkvnp[world]`` installs;
         - ``"20b"``: the vocabulary of the Pile models, read from the file ``20B_tokenizer.json`` that the environment
           variable ``WKVNP_20B_TOKENIZER`` names;
-        - the path of a vocabulary in the format of ``rwkv_vocab_v20230424.txt``, or of a ``tokenizer.json``;
+        - the path of a vocabulary in the format of ``rwkv_vocab_v20230424.txt``, or of a ``tokenizer.json``, or the
+          folder of a model that has one of these;
         - a vocabulary size, or a model (anything with ``.config.vocab_size``): 256, 65536 and 50277 are
           recognised.
 
     Returns
     -------
     Tokenizer
-        With ``encode``, ``decode``, ``decode_bytes``, ``token_bytes``, ``decoder``.
+        With ``encode``, ``begin``, ``decode``, ``decode_bytes``, ``token_bytes``, ``decoder``.
 
     Raises
     ------
@@ -182,6 +192,13 @@ def _name_for_size(source: Any) -> str:
 
 
 def _from_file(path: str) -> Tokenizer:
+    if os.path.isdir(path):
+        from .folder import vocabulary_beside
+
+        found = vocabulary_beside(Path(path))
+        if found is None:
+            raise TokenizerError(f"tokenizer: {path!r} is a folder without a vocabulary, as tokenizer.json")
+        path = str(found)
     try:
         with open(path, "rb") as file:
             start = file.read(64)
