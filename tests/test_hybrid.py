@@ -82,7 +82,7 @@ def test_a_state_has_an_entry_of_its_kind_for_every_layer() -> None:
     assert [type(layer).__name__ for layer in state.layers] == names
     assert model.config.state_bytes_per_token == 4 * 2 * 16
     assert state.nbytes - short.nbytes == 39 * model.config.state_bytes_per_token
-    assert short.nbytes == model.config.state_bytes + model.config.state_bytes_per_token + 8  # and the position
+    assert short.nbytes == model.config.state_bytes + model.config.state_bytes_per_token
     with pytest.raises(StateError, match="layer 0 of the model is none"):
         model.tuned_state({"blocks.0.att.time_state": np.zeros((3, 16, 16), np.float32)})
 

@@ -108,9 +108,9 @@ def test_cut_anywhere_and_batch(folder: str) -> None:
 def test_the_state_is_counted() -> None:
     model = wkvnp.load(GOLDEN / "qwen3_next")
     c, sizes = model.config, [model(TOKENS[:length])[1].nbytes for length in (1, 2, 45)]
-    assert c.state_bytes == 4 * 2 * (4 * 12 * 7 + 2 * 76)
+    assert c.state_bytes == 4 * 2 * (4 * 12 * 7 + 2 * 76) + 8
     assert c.state_bytes_per_token == 4 * 2 * 2 * 16
-    assert sizes == [c.state_bytes + length * c.state_bytes_per_token + 8 for length in (1, 2, 45)]
+    assert sizes == [c.state_bytes + length * c.state_bytes_per_token for length in (1, 2, 45)]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -142,11 +142,14 @@ def test_what_the_fields_leave_out_is_as_published(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model(TOKENS)[0], wkvnp.load(GOLDEN / "qwen3_next")(TOKENS)[0])
 
 
-def test_a_head_beside_a_tied_embedding_is_refused(tmp_path: Path) -> None:
+def test_a_head_beside_a_tied_embedding_must_be_the_embedding(tmp_path: Path) -> None:
     arrays = arrays_of("qwen3_next")
-    arrays["lm_head.weight"] = arrays["model.embed_tokens.weight"]
-    with pytest.raises(CheckpointError, match=r"lm_head\.weight is left over: tie_word_embeddings"):
-        wkvnp.load(write(tmp_path / "m", arrays, fields_of("qwen3_next")))
+    table = arrays["model.embed_tokens.weight"]
+    model = wkvnp.load(write(tmp_path / "m", arrays | {"lm_head.weight": table}, fields_of("qwen3_next")))
+    assert model.weights.lm_head is None
+    np.testing.assert_array_equal(model(TOKENS)[0], wkvnp.load(GOLDEN / "qwen3_next")(TOKENS)[0])
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight must be the embedding"):
+        wkvnp.load(write(tmp_path / "n", arrays | {"lm_head.weight": table + 1}, fields_of("qwen3_next")))
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,9 @@ def score(
     >>> result.n_bytes, result.tokens, result.bits_per_byte > 5
     (4, array([101, 108, 108, 111]), True)
     """
-    ids = _ids(text, tokenizer.encode if state is not None else tokenizer.begin)
-    opening = tokenizer.begin("") if state is None else ()
-    if isinstance(text, str):
-        ids = ids[len(opening) :]
+    begin = getattr(tokenizer, "begin", None) if state is None else None
+    opening = [] if begin is None else begin("")
+    ids = _ids(text if begin is None or not isinstance(text, str) else begin(text)[len(opening) :], tokenizer)
     if isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1:
         raise ShapeError(f"score: chunk must be an integer of at least 1; got {chunk!r}")
     if bos is None and state is None:
@@ -180,8 +179,8 @@ def _judge(
     return logprobs, ranks
 
 
-def _ids(text: Any, encode: Callable[[str], npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
-    tokens = np.asarray(encode(text) if isinstance(text, str) else text)
+def _ids(text: Any, tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
+    tokens = np.asarray(tokenizer.encode(text) if isinstance(text, str) else text)
     if tokens.ndim != 1 or (tokens.size and not np.issubdtype(tokens.dtype, np.integer)):
         raise ShapeError(
             f"score: text must be text or token ids of shape (T,); got shape {tokens.shape} of dtype {tokens.dtype}"

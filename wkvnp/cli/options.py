@@ -35,7 +35,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tokenizer",
         metavar="T",
-        help="bytes, rwkv-world, or a vocabulary file; default: that in the model's folder, else by the vocabulary's size",
+        help="bytes, rwkv-world, or a vocabulary file; default: that in the folder of the model, else by its size",
     )
     group.add_argument("--dtype", choices=("float32", "float16", "bfloat16", "float64"), help="convert the weights")
     group.add_argument("--threads", type=int, metavar="N", help="threads to use; default: one per core")

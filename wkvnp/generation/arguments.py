@@ -18,7 +18,7 @@ Ids = npt.NDArray[np.int64]
 
 def read_prompts(prompt: Any, tokenizer: Tokenizer, begins: bool) -> tuple[list[Ids], bool]:
     """Return the token ids of every prompt, which may be the beginning of a text, and whether a batch was given."""
-    encode = tokenizer.begin if begins else tokenizer.encode
+    encode = getattr(tokenizer, "begin", tokenizer.encode) if begins else tokenizer.encode
     if isinstance(prompt, str):
         return [_ids(prompt, encode, "prompt")], False
     if not isinstance(prompt, (list, tuple, np.ndarray)):
@@ -57,7 +57,7 @@ def read_stops(stop: str | Iterable[str]) -> tuple[str, ...]:
 
 def read_stop_tokens(stop_tokens: Iterable[int] | None, tokenizer: Tokenizer) -> frozenset[int]:
     """Return the ids that end a text; by default those of the tokenizer, else its end of text."""
-    stop_tokens = tokenizer.stop_tokens if stop_tokens is None else stop_tokens
+    stop_tokens = getattr(tokenizer, "stop_tokens", None) if stop_tokens is None else stop_tokens
     if stop_tokens is not None:
         return frozenset(map(int, stop_tokens))
     return frozenset() if tokenizer.end_of_text is None else frozenset((tokenizer.end_of_text,))

@@ -78,8 +78,9 @@ class Chat:
         if self._last is not None:
             prompt = self._unfed(turn)
         else:
+            begin = getattr(self.tokenizer, "begin", self.tokenizer.encode)
             opening = self.form.system(self.system) + turn
-            prompt = np.asarray(self.tokenizer.encode(turn) if self._state else self.tokenizer.begin(opening))
+            prompt = np.asarray(self.tokenizer.encode(turn) if self._state else begin(opening))
         transcript = Transcript()
         for piece in generate(
             self.model, self.tokenizer, prompt, state=self._state, stop=self.form.stop, rng=self.rng, **self.options

@@ -17,6 +17,7 @@ from ..checkpoints import Container, LazyTensor
 from ..checkpoints.naming import Renamed, Reshape, Rule, Scale, Transpose
 from ..checkpoints.tensors import quoted
 from ..errors import CheckpointError
+from ._gguf_hugging_face import FORMS
 from ._gguf_metadata import architecture_of, check_layers, check_sizes, settings_of
 from .settings import Settings
 
@@ -110,7 +111,8 @@ def original_tensors(container: Container) -> Mapping[str, LazyTensor]:
     if architecture not in _SIZES:
         what = f" ({_RELATIVES[architecture]})" if architecture in _RELATIVES else ""
         raise CheckpointError(
-            f"{source}: general.architecture must be {' or '.join(_SIZES)}; got {quoted(architecture)}{what}"
+            f"{source}: general.architecture must be one of {', '.join((*_SIZES, *FORMS))}; "
+            f"got {quoted(architecture)}{what}"
         )
     settings = settings_of(container, architecture)
     check_layers(container, settings)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from .. import _scalar as scalar
-from .._dtypes import compiled_view
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Renamed, Rule, bind
 from ..checkpoints.tensors import quoted
@@ -25,6 +24,7 @@ from ..primitives.linear_map import embedding, linear_map
 from ..primitives.norm import rms_norm
 from .network import Config, Layer, Network, vector
 from .settings import Settings, agree, as_metadata
+from .tied_head import without_head
 
 Declared = TypeVar("Declared")
 _OTHER_NAMES = (
@@ -158,25 +158,14 @@ def placed(
         odd = [name for name in given if re.fullmatch(pattern, name)]
         if odd and not present:
             raise CheckpointError(f"{source}: {field} must be true, as there is a tensor {quoted(odd[0])}; got false")
-    table = given.get("backbone.embeddings.weight")
-    if config.tied and table is not None and (head := given.pop("lm_head.weight", None)) is not None:
-        given["backbone.embeddings.weight"] = replace(table, loader=lambda: _the_same(table, head, source))
+    if config.tied:
+        given = without_head(given, "backbone.embeddings.weight", source)
     require = [pattern for pattern, _, present in config.optional if present]
     if not config.tied:
         require.append(r"lm_head\.weight")
     weights, sizes = bind(declared, given, source=source, require=require)
     agree(sizes, {letter: (name, size) for letter, name, size in axes}, source)
     return weights
-
-
-def _the_same(table: LazyTensor, head: LazyTensor, source: str) -> Array:
-    """Return the embedding, if the head has the same numbers."""
-    array = table.read()
-    if head.dtype != table.dtype or not np.array_equal(compiled_view(array), compiled_view(head.read())):
-        raise CheckpointError(
-            f"{source}: lm_head.weight must be the embedding, as tie_word_embeddings says; got other numbers"
-        )
-    return array
 
 
 def shared_axes(c: MambaConfig) -> tuple[tuple[str, str, int], ...]:

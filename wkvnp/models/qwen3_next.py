@@ -37,6 +37,7 @@ from .network import Network, vector
 from .qwen3_next_config import FULL, Qwen3NextConfig, config_of, fresh_fields
 from .rotary_scaling import Rotation
 from .settings import Settings, agree
+from .tied_head import without_head
 from .transformer import AttentionState, Maps, swiglu
 
 __all__ = ["CENTRED", "WEIGHTS", "bound", "config_of", "fresh_fields", "network", "shapes"]
@@ -292,11 +293,8 @@ def bound(tensors: Mapping[str, LazyTensor], settings: Settings, source: str) ->
     config = config_of(settings)
     settings.finish()
     require = () if config.tied else (r"lm_head\.weight",)
+    tensors = without_head(tensors, "model.embed_tokens.weight", source) if config.tied else tensors
     weights, sizes = bind(Weights, tensors, source=source, ignore=(r"mtp\..+",), require=require)
-    if config.tied and weights.lm_head is not None:
-        raise CheckpointError(
-            f"{source}: lm_head.weight is left over: tie_word_embeddings makes the embedding the head"
-        )
     layers = weights.model.layers
     agree(sizes | {"L": len(layers)}, {letter: (name, size) for letter, name, size in config.axes}, source)
     for n, block in enumerate(layers):

@@ -10,6 +10,8 @@ from ..checkpoints.naming import bind
 from ..checkpoints.tensors import quoted
 from ..errors import CheckpointError, ShapeError
 from . import _ggmf_names, _gguf_names, _rwkv_fields
+from ._gguf_hugging_face import FORMS, hugging_face_form
+from ._gguf_metadata import architecture_of
 from ._mamba_fields import in_hugging_face_terms
 from ._schemes import original_names, refuse_relatives, version
 from .architectures import MODEL_TYPES, config_of, module_of, weights_of
@@ -27,25 +29,29 @@ def recognise(container: Container, group_norm_eps: float | None = None) -> tupl
     CheckpointError
         If its architecture is not known, or it is incomplete.
     """
-    source = str(container.path)
+    source, found = str(container.path), None
+    tensors: Mapping[str, LazyTensor]
     if container.format == "ggmf":
         tensors = _ggmf_names.original_tensors(container)
+    elif container.format == "gguf" and architecture_of(container) in FORMS:
+        tensors, fields = hugging_face_form(container)
+        found = fields, f"{source}: metadata"
     elif container.format == "gguf":
         tensors = _gguf_names.original_tensors(container)
     else:
         tensors = original_names(container.tensors, source)
-    found = None if any(name in tensors for name in _RWKV) else fields_of(container)
+        found = None if any(name in tensors for name in _RWKV) else fields_of(container)
     if found is None:
         return _rwkv(container, tensors, group_norm_eps)
     if group_norm_eps is not None:
         raise ShapeError(f"load: group_norm_eps is for RWKV-5 to 7; {source} holds another model")
-    fields, where = in_hugging_face_terms(*found), found[1]
-    kind = fields.get("model_type")
+    described, where = in_hugging_face_terms(*found), found[1]
+    kind = described.get("model_type")
     if not isinstance(kind, str) or kind not in MODEL_TYPES:
         raise CheckpointError(
             f"{where}: model_type must be one of {', '.join(MODEL_TYPES)}, which wkvnp computes; got {quoted(kind)}"
         )
-    weights, config = module_of(MODEL_TYPES[kind]).bound(tensors, Settings(fields, where), source)
+    weights, config = module_of(MODEL_TYPES[kind]).bound(tensors, Settings(described, where), source)
     return weights, config
 
 

@@ -188,7 +188,7 @@ class Rotation:
     >>> turns = Rotation(Rotary(size=2, theta=1.0), np.dtype("f4"))
     >>> cos, sin, seen = turns(np.array([3, 0]), np.array([0, 1, 3]))
     >>> cos.ravel().round(3), seen
-    (array([-0.99 ,  1.   ,  0.54 ], dtype=float32), array([4, 2]))
+    (array([-0.99,  1.  ,  0.54], dtype=float32), array([4, 2]))
     """
 
     def __init__(self, rotary: Rotary, dtype: np.dtype[Any]) -> None:

@@ -35,6 +35,7 @@ from ..primitives.rotary import rotate
 from .network import Network, vector
 from .rotary_scaling import Rotation
 from .settings import Settings, agree
+from .tied_head import without_head
 from .transformer_config import MODEL_TYPES, TransformerConfig, config_of, fresh_fields
 
 __all__ = ["MODEL_TYPES", "WEIGHTS", "bound", "config_of", "fresh_fields", "network", "shapes"]
@@ -217,7 +218,7 @@ def bound(tensors: Mapping[str, LazyTensor], settings: Settings, source: str) ->
         raise settings.fault("num_hidden_layers", f"at most {len(tensors)}, the tensors that there are")
     if "embed_tokens.weight" in tensors:  # a model that was saved without its head leaves out its own name
         tensors = {f"model.{name}" if name != "lm_head.weight" else name: tensors[name] for name in tensors}
-    tensors = _tied(dict(tensors), source) if c.tied else tensors
+    tensors = without_head(tensors, "model.embed_tokens.weight", source) if c.tied else tensors
     for name in tensors:
         if _OPTIONAL.fullmatch(name) and not c.has(name):
             raise CheckpointError(f"{source}: has {quoted(name)}, which a model so configured does not have")
@@ -225,25 +226,6 @@ def bound(tensors: Mapping[str, LazyTensor], settings: Settings, source: str) ->
     weights, sizes = bind(Weights, tensors, source=source, ignore=(_LEFTOVER,), require=needed)
     agree(sizes, {letter: (name, size) for letter, name, size in c.axes}, source)
     return weights, replace(c, dtype=dtype_name(weights.model.layers[0].self_attn.q_proj.weight.dtype))
-
-
-def _tied(tensors: dict[str, LazyTensor], source: str) -> dict[str, LazyTensor]:
-    """Return the tensors without a head that is the embedding once more; the two are compared when that is read."""
-    head, table = tensors.pop("lm_head.weight", None), tensors.get("model.embed_tokens.weight")
-    if head is None or table is None:
-        return tensors
-
-    def load() -> Array:
-        array, other = table.read(), head.read()
-        pieces = (slice(n, n + 1024) for n in range(0, len(array), 1024))  # both may be as large as the memory
-        same = array.shape == other.shape and all(np.array_equal(array[piece], other[piece]) for piece in pieces)
-        if not same or array.dtype != other.dtype:
-            raise CheckpointError(
-                f"{source}: lm_head.weight must be the embedding, as tie_word_embeddings says; got other numbers"
-            )
-        return array
-
-    return tensors | {"model.embed_tokens.weight": replace(table, loader=load)}
 
 
 def shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:

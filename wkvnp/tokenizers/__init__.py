@@ -25,7 +25,7 @@ _BY_SIZE = {256: "bytes", 50277: "20b", 65536: "rwkv-world"}
 
 
 class Tokenizer(Protocol):
-    """What every tokenizer can do; your own needs these names and nothing else.
+    """What every tokenizer can do; your own needs these names and nothing else, and not `begin` and `stop_tokens`.
 
     Attributes
     ----------
