@@ -250,6 +250,13 @@ def test_tensors_that_do_not_fit_the_configuration_are_refused(model: wkvnp.Mode
             assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(("architecture", "what"), [("transformer", "a Transformer"), ("mamba2", "a Mamba")])
+def test_a_file_that_needs_a_configuration_asks_for_it(architecture: str, what: str, tmp_path: Path) -> None:
+    save_safetensors(tmp_path / "m", flatten(make(architecture).weights), {})
+    with pytest.raises(CheckpointError, match=rf"m: looks like {what} .* put its config\.json beside it"):
+        wkvnp.load(tmp_path / "m")
+
+
 def test_heads_must_fill_the_attention_width(tmp_path: Path) -> None:
     arrays = dict(flatten(make("rwkv7").weights))
     for n in range(2):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..checkpoints import Container, LazyTensor
@@ -18,6 +19,7 @@ from .architectures import MODEL_TYPES, config_of, module_of, weights_of
 from .network import Config
 from .settings import Settings, fields_of
 
+_DESCRIBED_ELSEWHERE = re.compile(r"(?:model\.|backbone\.)?layers\.\d+\.(self_attn|linear_attn|mixer)\.")
 _RWKV = ("blocks.0.att.key.weight", "blocks.0.att.time_state")
 
 
@@ -42,6 +44,7 @@ def recognise(container: Container, group_norm_eps: float | None = None) -> tupl
         tensors = original_names(container.tensors, source)
         found = None if any(name in tensors for name in _RWKV) else fields_of(container)
     if found is None:
+        _refuse_undescribed(tensors, source)
         return _rwkv(container, tensors, group_norm_eps)
     if group_norm_eps is not None:
         raise ShapeError(f"load: group_norm_eps is for RWKV-5 to 7; {source} holds another model")
@@ -53,6 +56,17 @@ def recognise(container: Container, group_norm_eps: float | None = None) -> tupl
         )
     weights, config = module_of(MODEL_TYPES[kind]).bound(tensors, Settings(described, where), source)
     return weights, config
+
+
+def _refuse_undescribed(tensors: Iterable[str], source: str) -> None:
+    """Refuse models whose tensors do not say everything, if there is nothing beside them that does."""
+    for name in tensors:
+        if match := _DESCRIBED_ELSEWHERE.match(name):
+            what = {"self_attn": "a Transformer", "linear_attn": "a Qwen3-Next", "mixer": "a Mamba"}[match[1]]
+            raise CheckpointError(
+                f"{source}: looks like {what} (tensor {quoted(name)}), whose tensors do not say how many heads or what "
+                "norms it has; put its config.json beside it"
+            )
 
 
 def _rwkv(container: Container, tensors: Mapping[str, LazyTensor], group_norm_eps: float | None) -> tuple[Any, Config]:
