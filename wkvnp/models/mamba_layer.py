@@ -20,9 +20,8 @@ from ..checkpoints.tensors import quoted
 from ..errors import CheckpointError
 from ..mechanisms.short_convolution import packed as short_convolution
 from ..primitives.elementwise import elementwise, silu
-from ..primitives.linear_map import embedding, linear_map
-from ..primitives.norm import rms_norm
-from .network import Config, Layer, Network, vector
+from ..primitives.linear_map import linear_map
+from .network import Config, Layer, Network, rms_network, vector
 from .settings import Settings, agree, as_metadata
 from .tied_head import without_head
 
@@ -133,13 +132,9 @@ class Convolution:
 
 def mamba_network(layer: Callable[..., Layer], weights: Any, config: MambaConfig, dtype: np.dtype[Any]) -> Network:
     """Return the way from tokens to logits: embedding, layers, last norm and head."""
-    table, norm = weights.backbone.embeddings.weight, vector(weights.backbone.norm_f.weight, dtype)
-    head = table if weights.lm_head is None else weights.lm_head.weight
-    return Network(
-        embed=lambda tokens: np.asarray(embedding(table, tokens), dtype),
-        layers=tuple(layer(block, config, dtype) for block in weights.backbone.layers),
-        head=lambda x: linear_map(rms_norm(x, norm, config.norm_eps), head),
-    )
+    layers = tuple(layer(block, config, dtype) for block in weights.backbone.layers)
+    norm = vector(weights.backbone.norm_f.weight, dtype)
+    return rms_network(weights.backbone.embeddings, layers, norm, config.norm_eps, weights.lm_head)
 
 
 def placed(

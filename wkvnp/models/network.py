@@ -5,6 +5,7 @@ Letters: M tokens of B packed sequences, C channels, V vocabulary.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .._dtypes import widen
+from ..checkpoints.naming import Matrix
+from ..primitives.linear_map import embedding, linear_map
+from ..primitives.norm import rms_norm
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(ABC):
     """Sizes that every model has.
 
     Attributes
@@ -38,18 +42,18 @@ class Config:
     dtype: str = "float32"
 
     @property
+    @abstractmethod
     def state_bytes(self) -> int:
         """Bytes of the state of one sequence that do not grow."""
-        raise NotImplementedError
 
     @property
     def state_bytes_per_token(self) -> int:
         """Bytes that every token adds to the state, up to the window if there is one."""
         return 0
 
+    @abstractmethod
     def metadata(self) -> dict[str, str]:
         """Return what a safetensors file must say besides the tensors, so that it can be loaded."""
-        raise NotImplementedError
 
 
 class Layer(Protocol):
@@ -69,6 +73,17 @@ class Network:
     embed: Callable[[Array], Array]
     layers: tuple[Layer, ...]
     head: Callable[[Array], Array]
+
+
+def rms_network(embedded: Matrix, layers: tuple[Layer, ...], norm: Array, eps: float, head: Matrix | None) -> Network:
+    """Return a network that ends in an RMS norm and a head; without one, the embedding is the head."""
+    table = embedded.weight
+    matrix = table if head is None else head.weight
+    return Network(
+        embed=lambda tokens: np.asarray(embedding(table, tokens), norm.dtype),
+        layers=layers,
+        head=lambda x: linear_map(rms_norm(x, norm, eps), matrix),
+    )
 
 
 def vector(array: Array, dtype: np.dtype[Any]) -> Array:

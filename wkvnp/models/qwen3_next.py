@@ -25,17 +25,17 @@ from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Matrix, bind, declare
 from ..errors import CheckpointError
 from ..mechanisms.gated_deltanet import packed as gated_deltanet
-from ..mechanisms.short_convolution import packed as short_convolution
 from ..mechanisms.softmax_attention import KVState
 from ..mechanisms.softmax_attention import packed as softmax_attention
 from ..primitives.elementwise import elementwise, sigmoid, silu
-from ..primitives.linear_map import embedding, linear_map, linear_maps
+from ..primitives.linear_map import linear_map, linear_maps
 from ..primitives.norm import rms_norm
 from ..primitives.rotary import rotate
 from ..primitives.router import top_k_gate
-from .network import Network, vector
+from .mamba_layer import Convolution
+from .network import Network, rms_network, vector
 from .qwen3_next_config import FULL, Qwen3NextConfig, config_of, fresh_fields
-from .rotary_scaling import Rotation
+from .rotary_scaling import rotation_of
 from .settings import Settings, agree
 from .tied_head import without_head
 from .transformer import AttentionState, Maps, swiglu
@@ -152,7 +152,7 @@ class AttentionMixer:
     """Attention whose keys and queries are normalised and partly rotated, and whose output is gated."""
 
     def __init__(self, att: GatedAttention, config: Qwen3NextConfig, dtype: np.dtype[Any]) -> None:
-        self._config, self._dtype, self._rotation = config, dtype, Rotation(config.rotary, dtype)
+        self._config, self._dtype, self._rotation = config, dtype, rotation_of(config.rotary, dtype)
         self._qkv, self._o = Maps((att.q_proj, att.k_proj, att.v_proj), dtype), Maps((att.o_proj,), dtype)
         self._q_norm, self._k_norm = centred(att.q_norm, dtype), centred(att.k_norm, dtype)
 
@@ -187,7 +187,7 @@ class DeltaMixer:
     def __init__(self, net: DeltaNet, config: Qwen3NextConfig, dtype: np.dtype[Any]) -> None:
         self._net, self._config, self._dtype = net, config, dtype
         self._A_log, self._dt_bias = vector(net.A_log, dtype), vector(net.dt_bias, dtype)
-        self._taps = np.ascontiguousarray(vector(net.conv1d.weight, dtype)[:, 0].T)
+        self._convolution = Convolution(Linear(net.conv1d.weight), dtype)
         self._norm = vector(net.norm.weight, dtype)
 
     def start(self, batch: int) -> DeltaState:
@@ -206,10 +206,8 @@ class DeltaMixer:
         *qkv, gate = np.split(linear_map(z, net.in_proj_qkvz.weight).reshape(M, I, -1), widths, axis=2)
         b, a = np.split(linear_map(z, net.in_proj_ba.weight).reshape(M, I, -1), 2, axis=2)
         beta, log_decay = sigmoid(b.reshape(M, -1)), log_decay_of(a.reshape(M, -1) + self._dt_bias, self._A_log)
-        x, conv = short_convolution(
-            np.hstack([part.reshape(M, -1) for part in qkv]), self._taps, None, state.conv, offsets
-        )
-        parts = np.split(silu(x), [I * c.key_size, 2 * I * c.key_size], axis=1)
+        x, conv = self._convolution(np.hstack([part.reshape(M, -1) for part in qkv]), state.conv, offsets)
+        parts = np.split(x, [I * c.key_size, 2 * I * c.key_size], axis=1)
         q, k, v = (part.reshape(M, heads, -1) for part, heads in zip(parts, (I, I, c.n_value_head), strict=True))
         y, S = gated_deltanet(q, k, np.ascontiguousarray(v), beta, log_decay, state.S, offsets)
         y = rms_norm(y.reshape(M, -1), self._norm, c.norm_eps, c.n_value_head) * silu(gate.reshape(M, -1))
@@ -271,13 +269,9 @@ def centred(norm: Matrix, dtype: np.dtype[Any]) -> Array:
 
 def network(weights: Weights, config: Qwen3NextConfig, dtype: np.dtype[Any]) -> Network:
     """Return the way from tokens to logits: embedding, layers, last norm and head."""
-    table, norm = weights.model.embed_tokens.weight, centred(weights.model.norm, dtype)
-    head = table if weights.lm_head is None else weights.lm_head.weight
-    return Network(
-        embed=lambda tokens: np.asarray(embedding(table, tokens), dtype),
-        layers=tuple(Layer(block, config, dtype) for block in weights.model.layers),
-        head=lambda x: linear_map(rms_norm(x, norm, config.norm_eps), head),
-    )
+    layers = tuple(Layer(block, config, dtype) for block in weights.model.layers)
+    norm = centred(weights.model.norm, dtype)
+    return rms_network(weights.model.embed_tokens, layers, norm, config.norm_eps, weights.lm_head)
 
 
 def bound(tensors: Mapping[str, LazyTensor], settings: Settings, source: str) -> tuple[Weights, Qwen3NextConfig]:

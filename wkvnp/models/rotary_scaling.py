@@ -13,6 +13,7 @@ jquesnelle/yarn, ``scaled_rope/LlamaYaRNScaledRotaryEmbedding.py``; meta-llama/l
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from dataclasses import dataclass
@@ -175,6 +176,12 @@ def _attention_factor(place: Settings, factor: float) -> float:
     if "mscale" in place and "mscale_all_dim" in place:
         usual = of(place.number("mscale")) / of(place.number("mscale_all_dim"))
     return place.number("attention_factor", usual)
+
+
+@functools.lru_cache(maxsize=64)
+def rotation_of(rotary: Rotary, dtype: np.dtype[Any]) -> Rotation:
+    """Return the one `Rotation` that all layers which turn alike share."""
+    return Rotation(rotary, dtype)
 
 
 class Rotation:

@@ -29,11 +29,11 @@ from ..errors import CheckpointError
 from ..mechanisms.softmax_attention import KVState
 from ..mechanisms.softmax_attention import packed as softmax_attention
 from ..primitives.elementwise import elementwise
-from ..primitives.linear_map import embedding, linear_map, linear_maps
+from ..primitives.linear_map import linear_maps
 from ..primitives.norm import rms_norm
 from ..primitives.rotary import rotate
-from .network import Network, vector
-from .rotary_scaling import Rotation
+from .network import Network, rms_network, vector
+from .rotary_scaling import rotation_of
 from .settings import Settings, agree
 from .tied_head import without_head
 from .transformer_config import MODEL_TYPES, TransformerConfig, config_of, fresh_fields
@@ -138,20 +138,13 @@ class Maps:
 class AttentionLayer:
     """One layer: attention and a feed-forward network are added to the residual stream, each after an RMS norm.
 
-    `number` says which layer of its model it is; layers that share a `rotation` compute it once.
+    `number` says which layer of its model it is.
     """
 
-    def __init__(
-        self,
-        block: Block,
-        config: TransformerConfig,
-        dtype: np.dtype[Any],
-        number: int = 0,
-        rotation: Rotation | None = None,
-    ) -> None:
+    def __init__(self, block: Block, config: TransformerConfig, dtype: np.dtype[Any], number: int = 0) -> None:
         att, mlp, maps, widened = block.self_attn, block.mlp, partial(Maps, dtype=dtype), partial(vector, dtype=dtype)
         self._config, self._dtype, self._window = config, dtype, config.windows[number]
-        self._rotation = Rotation(config.rotary, dtype) if rotation is None else rotation
+        self._rotation = rotation_of(config.rotary, dtype)
         self._ln1, self._ln2 = widened(block.input_layernorm.weight), widened(block.post_attention_layernorm.weight)
         self._of_heads = [None if norm is None else widened(norm.weight) for norm in (att.q_norm, att.k_norm)]
         self._qkv, self._o = maps((att.q_proj, att.k_proj, att.v_proj)), maps((att.o_proj,))
@@ -190,14 +183,9 @@ class AttentionLayer:
 
 def network(weights: Weights, config: TransformerConfig, dtype: np.dtype[Any]) -> Network:
     """Return the way from tokens to logits: embedding, layers, last norm and head."""
-    table, norm = weights.model.embed_tokens.weight, vector(weights.model.norm.weight, dtype)
-    head = table if weights.lm_head is None else weights.lm_head.weight
-    rotation = Rotation(config.rotary, dtype)
-    return Network(
-        embed=lambda tokens: np.asarray(embedding(table, tokens), dtype),
-        layers=tuple(AttentionLayer(block, config, dtype, n, rotation) for n, block in enumerate(weights.model.layers)),
-        head=lambda x: linear_map(rms_norm(x, norm, config.norm_eps), head),
-    )
+    layers = tuple(AttentionLayer(block, config, dtype, n) for n, block in enumerate(weights.model.layers))
+    norm = vector(weights.model.norm.weight, dtype)
+    return rms_network(weights.model.embed_tokens, layers, norm, config.norm_eps, weights.lm_head)
 
 
 _OPTIONAL = re.compile(r".*\.(bias|[qk]_norm\.weight)|lm_head\.weight")
