@@ -10,6 +10,7 @@ from typing import Any
 import mamba_oracle
 import numpy as np
 import pytest
+from hugging_face_folder import fields_in, tensors_in
 from torch_writer import tensor, torch_file
 
 import wkvnp
@@ -24,17 +25,12 @@ BAR = 1e-4  # of the issue that asked for them; measured 2e-5, where transformer
 TOKENS = np.random.default_rng(0).integers(0, 53, 40)
 
 
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    return {name: tensor.read() for name, tensor in open_checkpoint(path).tensors.items()}
-
-
 def fields_of(name: str) -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads((GOLDEN / name / "config.json").read_text())
-    return fields
+    return fields_in(GOLDEN / name)
 
 
 def expected(name: str) -> tuple[np.ndarray, np.ndarray]:
-    arrays = arrays_of(GOLDEN / name / "expected.safetensors")
+    arrays = tensors_in(GOLDEN / name / "expected.safetensors")
     return arrays["tokens"], arrays["logits"]
 
 
@@ -42,7 +38,7 @@ def changed(tmp_path: Path, name: str, changes: dict[str, Any], **arrays: np.nda
     """Copy a tiny model with other fields and tensors; None takes one away."""
     fields = {key: value for key, value in (fields_of(name) | changes).items() if value is not None}
     (tmp_path / "config.json").write_text(json.dumps(fields))
-    tensors = {k: a for k, a in (arrays_of(GOLDEN / name / "model.safetensors") | arrays).items() if a is not None}
+    tensors = {k: a for k, a in (tensors_in(GOLDEN / name / "model.safetensors") | arrays).items() if a is not None}
     save_safetensors(tmp_path / "model.safetensors", tensors, {})
     return tmp_path
 
@@ -72,7 +68,7 @@ def test_float64_is_that_of_transformers(name: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_the_oracle_agrees(name: str) -> None:
     tokens, logits = expected(name)
-    found = mamba_oracle.logits(fields_of(name), arrays_of(GOLDEN / name / "model.safetensors"), list(tokens))
+    found = mamba_oracle.logits(fields_of(name), tensors_in(GOLDEN / name / "model.safetensors"), list(tokens))
     assert np.abs(found - logits).max() <= 1e-10
 
 
@@ -205,14 +201,14 @@ def test_steps_are_limited_in_what_is_saved_too(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_the_embedding_is_left_out(tmp_path: Path) -> None:
-    head = arrays_of(GOLDEN / "mamba1" / "model.safetensors")["backbone.embeddings.weight"]
+    head = tensors_in(GOLDEN / "mamba1" / "model.safetensors")["backbone.embeddings.weight"]
     model = wkvnp.load(changed(tmp_path, "mamba1", {}, **{"lm_head.weight": head}))
     assert model.weights.lm_head is None and model.fingerprint == wkvnp.load(GOLDEN / "mamba1").fingerprint
 
 
 def test_a_model_saved_without_its_head_is_complete_where_the_embedding_is_the_head(tmp_path: Path) -> None:
     for name, message in (("mamba1", None), ("mamba1_untied", r"missing: lm_head\.weight")):
-        arrays = arrays_of(GOLDEN / name / "model.safetensors")
+        arrays = tensors_in(GOLDEN / name / "model.safetensors")
         bare: dict[str, np.ndarray | None] = {
             f.removeprefix("backbone."): a for f, a in arrays.items() if f != "lm_head.weight"
         }

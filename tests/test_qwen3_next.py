@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import qwen3_next_oracle
 from contracts.tolerance import CUT
+from hugging_face_folder import fields_in, tensors_in, write_folder
 from state_arrays import assert_close
 
 import wkvnp
-from wkvnp.checkpoints import open_checkpoint, save_safetensors
+from wkvnp.checkpoints import open_checkpoint
 from wkvnp.checkpoints.naming import flatten
 from wkvnp.errors import CheckpointError
 
@@ -21,19 +22,11 @@ TOKENS = np.random.default_rng(1).integers(0, 47, 45)
 
 
 def fields_of(folder: str) -> dict[str, Any]:
-    return dict(json.loads((GOLDEN / folder / "config.json").read_text()))
+    return fields_in(GOLDEN / folder)
 
 
 def arrays_of(folder: str) -> dict[str, np.ndarray]:
-    tensors = open_checkpoint(GOLDEN / folder / "model.safetensors").tensors
-    return {name: tensor.read() for name, tensor in tensors.items()}
-
-
-def write(folder: Path, arrays: dict[str, np.ndarray], fields: dict[str, Any]) -> Path:
-    folder.mkdir(exist_ok=True)
-    save_safetensors(folder / "model.safetensors", arrays, {})
-    (folder / "config.json").write_text(json.dumps(fields))
-    return folder
+    return tensors_in(GOLDEN / folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -67,7 +60,7 @@ def test_weights_of_chosen_experts_may_sum_to_1(tmp_path: Path) -> None:
     fields = fields_of("qwen3_next_experts") | {"norm_topk_prob": True, "num_experts_per_tok": 3}
     arrays = arrays_of("qwen3_next_experts")
     expected = qwen3_next_oracle.qwen3_next(TOKENS.tolist(), arrays, fields)
-    model = wkvnp.load(write(tmp_path / "m", arrays, fields), dtype="float64")
+    model = wkvnp.load(write_folder(tmp_path / "m", arrays, fields), dtype="float64")
     assert np.abs(model(TOKENS, logits="all")[0] - expected).max() <= 1e-10
     assert np.abs(wkvnp.load(GOLDEN / "qwen3_next_experts")(TOKENS)[0] - expected[-1]).max() > 1e-2
 
@@ -128,28 +121,28 @@ def test_save_and_load(folder: str, tmp_path: Path) -> None:
 def test_tensors_of_the_multi_token_prediction_are_left_out(tmp_path: Path) -> None:
     arrays, fields = arrays_of("qwen3_next"), fields_of("qwen3_next")
     extra = {"mtp.fc.weight": np.ones((24, 48), np.float32), "mtp.layers.0.mlp.gate.weight": np.ones(3, np.float32)}
-    model = wkvnp.load(write(tmp_path / "m", arrays | extra, fields))
+    model = wkvnp.load(write_folder(tmp_path / "m", arrays | extra, fields))
     np.testing.assert_array_equal(model(TOKENS)[0], wkvnp.load(GOLDEN / "qwen3_next")(TOKENS)[0])
     assert not any(name.startswith("mtp") for name in flatten(model.weights))
     with pytest.raises(CheckpointError, match="left over: 'mtpx"):
-        wkvnp.load(write(tmp_path / "n", arrays | {"mtpx.fc.weight": np.ones(3, np.float32)}, fields))
+        wkvnp.load(write_folder(tmp_path / "n", arrays | {"mtpx.fc.weight": np.ones(3, np.float32)}, fields))
 
 
 def test_what_the_fields_leave_out_is_as_published(tmp_path: Path) -> None:
     fields = fields_of("qwen3_next")
     del fields["rope_parameters"]["partial_rotary_factor"], fields["hidden_act"], fields["mlp_only_layers"]
-    model = wkvnp.load(write(tmp_path / "m", arrays_of("qwen3_next"), fields))
+    model = wkvnp.load(write_folder(tmp_path / "m", arrays_of("qwen3_next"), fields))
     np.testing.assert_array_equal(model(TOKENS)[0], wkvnp.load(GOLDEN / "qwen3_next")(TOKENS)[0])
 
 
 def test_a_head_beside_a_tied_embedding_must_be_the_embedding(tmp_path: Path) -> None:
     arrays = arrays_of("qwen3_next")
     table = arrays["model.embed_tokens.weight"]
-    model = wkvnp.load(write(tmp_path / "m", arrays | {"lm_head.weight": table}, fields_of("qwen3_next")))
+    model = wkvnp.load(write_folder(tmp_path / "m", arrays | {"lm_head.weight": table}, fields_of("qwen3_next")))
     assert model.weights.lm_head is None
     np.testing.assert_array_equal(model(TOKENS)[0], wkvnp.load(GOLDEN / "qwen3_next")(TOKENS)[0])
     with pytest.raises(CheckpointError, match=r"lm_head\.weight must be the embedding"):
-        wkvnp.load(write(tmp_path / "n", arrays | {"lm_head.weight": table + 1}, fields_of("qwen3_next")))
+        wkvnp.load(write_folder(tmp_path / "n", arrays | {"lm_head.weight": table + 1}, fields_of("qwen3_next")))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +182,7 @@ def test_a_head_beside_a_tied_embedding_must_be_the_embedding(tmp_path: Path) ->
 )
 def test_fields_that_do_not_fit_are_refused(tmp_path: Path, folder: int, changes: dict[str, Any], message: str) -> None:
     name = FOLDERS[folder]
-    path = write(tmp_path / "m", arrays_of(name), fields_of(name) | changes)
+    path = write_folder(tmp_path / "m", arrays_of(name), fields_of(name) | changes)
     with pytest.raises(CheckpointError, match=message) as caught:
         wkvnp.load(path)
     assert str(path) in str(caught.value)
@@ -199,9 +192,9 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for folder in FOLDERS:
         arrays, fields = arrays_of(folder), fields_of(folder)
         for name in arrays:
-            path = write(tmp_path / "m", {n: a for n, a in arrays.items() if n != name}, fields)
+            path = write_folder(tmp_path / "m", {n: a for n, a in arrays.items() if n != name}, fields)
             with pytest.raises(CheckpointError, match="missing"):
                 wkvnp.load(path)
-            path = write(tmp_path / "m", arrays | {name: np.zeros((3, 7), np.float32)}, fields)
+            path = write_folder(tmp_path / "m", arrays | {name: np.zeros((3, 7), np.float32)}, fields)
             with pytest.raises(CheckpointError, match="must be"):
                 wkvnp.load(path)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from foreign_names import to_fla_rwkv6, to_fla_rwkv7, to_hugging_face
+from hugging_face_folder import write_folder
 from torch_writer import weights_file
 
 import wkvnp
-from wkvnp.checkpoints import open_checkpoint, save_safetensors
+from wkvnp.checkpoints import open_checkpoint
 from wkvnp.checkpoints.naming import flatten
 from wkvnp.errors import CheckpointError
 
@@ -40,13 +41,6 @@ FOLDERS = [
 ]  # fmt: skip
 
 
-def write(folder: Path, arrays: dict[str, np.ndarray], fields: dict[str, Any]) -> Path:
-    folder.mkdir()
-    save_safetensors(folder / "model.safetensors", arrays, {})
-    (folder / "config.json").write_text(json.dumps(fields))
-    return folder
-
-
 def fresh(architecture: str) -> wkvnp.Model:
     return wkvnp.init(architecture, n_layer=2, n_embd=48, vocab_size=59, head_size=16, rng=0)
 
@@ -74,7 +68,7 @@ def test_the_epsilon_of_the_group_norm(
 ) -> None:
     model = fresh(architecture)
     arrays, fields = translate(flatten(model.weights)), fields_of(kind, architecture)
-    loaded = wkvnp.load(write(tmp_path / "m", arrays, fields))
+    loaded = wkvnp.load(write_folder(tmp_path / "m", arrays, fields))
     assert loaded.config.group_norm_eps == pytest.approx(eps, rel=1e-12)
     model.save(tmp_path / "original.safetensors")
     expected = wkvnp.load(tmp_path / "original.safetensors", group_norm_eps=eps)(TOKENS)[0]
@@ -87,7 +81,7 @@ def test_the_epsilon_of_the_group_norm(
 def test_a_divisor_of_another_size(tmp_path: Path) -> None:
     arrays = to_hugging_face(flatten(fresh("rwkv6").weights))
     fields = HUGGING_FACE["rwkv6"] | {"head_size_divisor": 3}
-    assert wkvnp.load(write(tmp_path / "m", arrays, fields)).config.group_norm_eps == pytest.approx(9e-5)
+    assert wkvnp.load(write_folder(tmp_path / "m", arrays, fields)).config.group_norm_eps == pytest.approx(9e-5)
 
 
 def test_a_torch_file_has_a_configuration_too(tmp_path: Path) -> None:
@@ -133,6 +127,6 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     (translate,) = (row[2] for row in FOLDERS if row[:2] == (kind, architecture))
     arrays = translate(flatten(fresh(architecture).weights))
-    folder = write(tmp_path / "m", arrays, fields_of(kind, architecture) | wrong)
+    folder = write_folder(tmp_path / "m", arrays, fields_of(kind, architecture) | wrong)
     with pytest.raises(CheckpointError, match=message):
         wkvnp.load(folder)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import transformer_oracle
 from contracts.tolerance import CUT
+from hugging_face_folder import fields_in, tensors_in, write_folder
 from state_arrays import arrays_of, assert_close
 
 import wkvnp
 from wkvnp._dtypes import BFLOAT16, narrow, widen
-from wkvnp.checkpoints import open_checkpoint, save_safetensors
+from wkvnp.checkpoints import save_safetensors
 from wkvnp.errors import CheckpointError
 from wkvnp.mechanisms.softmax_attention import KVState
 from wkvnp.models import transformer
@@ -28,19 +29,11 @@ TOKENS = np.random.default_rng(1).integers(0, 53, 300)
 
 
 def fields_of(folder: str) -> dict[str, Any]:
-    return dict(json.loads((GOLDEN / folder / "config.json").read_text()))
+    return fields_in(GOLDEN / folder)
 
 
 def tensors_of(folder: str, name: str = "model") -> dict[str, np.ndarray]:
-    tensors = open_checkpoint(GOLDEN / folder / f"{name}.safetensors").tensors
-    return {name: tensor.read() for name, tensor in tensors.items()}
-
-
-def write(folder: Path, arrays: dict[str, np.ndarray], fields: dict[str, Any]) -> Path:
-    folder.mkdir(exist_ok=True)
-    save_safetensors(folder / "model.safetensors", arrays, {})
-    (folder / "config.json").write_text(json.dumps(fields))
-    return folder
+    return tensors_in(GOLDEN / folder / f"{name}.safetensors")
 
 
 # What transformers says
@@ -74,7 +67,7 @@ def test_every_scaling_of_positions(name: str, spelling: str, tmp_path: Path) ->
     else:
         scaling["type" if spelling == "older" else "rope_type"] = scaling.pop("rope_type")
         fields["rope_scaling"] = scaling
-    folder = write(tmp_path / "m", tensors_of("llama"), fields)
+    folder = write_folder(tmp_path / "m", tensors_of("llama"), fields)
     logits, _ = wkvnp.load(folder, dtype="float64")(stored["tokens"], logits="all")
     assert np.abs(logits - stored[f"logits.{name}"]).max() <= 1e-12
     others = [key for key in stored if key.startswith("logits.") and key != f"logits.{name}"]
@@ -85,11 +78,11 @@ def test_words_that_mean_the_same(tmp_path: Path) -> None:
     expected, arrays = wkvnp.load(GOLDEN / "qwen2")(TOKENS)[0], tensors_of("qwen2")
     fields = fields_of("qwen2")
     del fields["layer_types"]  # the first `max_window_layers` see everything
-    np.testing.assert_array_equal(wkvnp.load(write(tmp_path / "a", arrays, fields))(TOKENS)[0], expected)
+    np.testing.assert_array_equal(wkvnp.load(write_folder(tmp_path / "a", arrays, fields))(TOKENS)[0], expected)
     fields |= {"layer_types": ["full_attention", *["sliding_attention"] * 2], "max_window_layers": 3}
-    np.testing.assert_array_equal(wkvnp.load(write(tmp_path / "b", arrays, fields))(TOKENS)[0], expected)
+    np.testing.assert_array_equal(wkvnp.load(write_folder(tmp_path / "b", arrays, fields))(TOKENS)[0], expected)
     fields |= {"use_sliding_window": False, "layer_types": None, "max_window_layers": 0}
-    assert np.abs(wkvnp.load(write(tmp_path / "c", arrays, fields))(TOKENS)[0] - expected).max() > 1e-3
+    assert np.abs(wkvnp.load(write_folder(tmp_path / "c", arrays, fields))(TOKENS)[0] - expected).max() > 1e-3
 
 
 # What the papers say
@@ -134,7 +127,7 @@ def test_logits_are_those_of_the_papers(told: dict[str, Any], dtype: str, tolera
         name: (rng.standard_normal(shape) * (0.5 if len(shape) < 2 else 1.5 * shape[1] ** -0.5)).astype(np.float32)
         for name, shape in shapes.items()
     }
-    model, tokens = wkvnp.load(write(tmp_path / "m", arrays, fields), dtype=dtype), TOKENS[:30] % 31
+    model, tokens = wkvnp.load(write_folder(tmp_path / "m", arrays, fields), dtype=dtype), TOKENS[:30] % 31
     windows = [*(fields.get("sliding_window") if fields["model_type"] == "mistral" else None,) * 2]
     if fields["model_type"] == "qwen2":
         windows = [None, 9]
@@ -346,7 +339,7 @@ def test_a_sharded_folder_in_16_bits(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(fields))
     model = wkvnp.load(tmp_path)
     assert model.config.dtype == "bfloat16"
-    wide = write(tmp_path / "wide", {name: widen(array) for name, array in small.items()}, fields)
+    wide = write_folder(tmp_path / "wide", {name: widen(array) for name, array in small.items()}, fields)
     assert np.abs(model(TOKENS[:40])[0] - wkvnp.load(wide)(TOKENS[:40])[0]).max() <= CUT
     model.save(tmp_path / "alone.safetensors")
     np.testing.assert_array_equal(wkvnp.load(tmp_path / "alone.safetensors")(TOKENS)[0], model(TOKENS)[0])
@@ -357,7 +350,7 @@ def test_tensors_that_may_be_there_or_not(tmp_path: Path) -> None:
     expected = wkvnp.load(GOLDEN / "llama")(TOKENS[:9])[0]
 
     def answer(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
-        logits: np.ndarray = wkvnp.load(write(tmp_path / name, arrays, fields))(TOKENS[:9])[0]
+        logits: np.ndarray = wkvnp.load(write_folder(tmp_path / name, arrays, fields))(TOKENS[:9])[0]
         return logits
 
     rates = {f"model.layers.{n}.self_attn.rotary_emb.inv_freq": np.ones(5, np.float32) for n in range(2)}
@@ -373,14 +366,14 @@ def test_a_head_that_is_not_the_embedding_is_refused(tmp_path: Path) -> None:
     arrays, fields = tensors_of("llama"), fields_of("llama")
     head = arrays["model.embed_tokens.weight"].copy()
     head[52, 27] += 1
-    folder = write(tmp_path / "m", arrays | {"lm_head.weight": head}, fields)
+    folder = write_folder(tmp_path / "m", arrays | {"lm_head.weight": head}, fields)
     with pytest.raises(CheckpointError, match=r"lm_head\.weight must be the embedding, as tie_word_embeddings says"):
         wkvnp.load(folder)
     (folder / "config.json").write_text(json.dumps(fields | {"tie_word_embeddings": False}))
     assert np.abs(wkvnp.load(folder)(TOKENS)[0] - wkvnp.load(GOLDEN / "llama")(TOKENS)[0]).max() > 1e-3
     bare = {name.removeprefix("model."): array for name, array in arrays.items()}
     with pytest.raises(CheckpointError, match=r"1 tensor is missing: lm_head\.weight"):
-        wkvnp.load(write(tmp_path / "bare", bare, fields | {"tie_word_embeddings": False}))
+        wkvnp.load(write_folder(tmp_path / "bare", bare, fields | {"tie_word_embeddings": False}))
 
 
 # What is refused
@@ -450,14 +443,14 @@ def test_fields_that_change_numbers_are_refused(
     folder: str, wrong: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
-        wkvnp.load(write(tmp_path / "m", tensors_of(folder), fields_of(folder) | wrong))
+        wkvnp.load(write_folder(tmp_path / "m", tensors_of(folder), fields_of(folder) | wrong))
 
 
 def test_a_mistral_must_say_what_it_sees(tmp_path: Path) -> None:
     fields = fields_of("mistral")
     del fields["sliding_window"]
     with pytest.raises(CheckpointError, match="sliding_window must be a whole number, or null; got no such field"):
-        wkvnp.load(write(tmp_path / "m", tensors_of("mistral"), fields))
+        wkvnp.load(write_folder(tmp_path / "m", tensors_of("mistral"), fields))
 
 
 def test_options_of_fresh_models() -> None:
