@@ -11,13 +11,18 @@ import numpy as np
 
 
 def best_seconds(call: object, repeats: int = 7) -> float:
-    """Return the shortest of several runs of a function without arguments."""
+    """Return the shortest of several runs of a function without arguments.
+
+    Then wait: the threads of NumPy's BLAS go on spinning for a while after a product, on processors that whatever is
+    measured next would need.
+    """
     assert callable(call)
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
+    time.sleep(0.25)
     return min(seconds)
 
 
