@@ -108,8 +108,8 @@ def test_every_kernel_folder_holds_contract_oracle_and_loops(folder: Path) -> No
 # Imports
 
 
-def test_numba_is_imported_only_on_the_floor_in_kernels_and_in_primitives() -> None:
-    allowed = re.compile(r"_\w+\.py|kernels/.*|primitives/.*")
+def test_numba_is_imported_only_on_the_floor_and_where_loops_are() -> None:
+    allowed = re.compile(r"_\w+\.py|kernels/.*|primitives/.*|decoding/.*")
     bad = [
         inside(path)
         for path in SOURCES

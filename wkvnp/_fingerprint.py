@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
-_FOLDERS = ("kernels", "primitives", "tokenizers")
+_FOLDERS = ("decoding", "kernels", "primitives", "tokenizers")
 
 
 class Text(NamedTuple):
@@ -114,8 +114,8 @@ def _describe(value: Any, parts: list[str], seen: dict[int, int]) -> None:
 
 
 def _python_function(value: Any) -> Any:
-    """Return the function behind a Numba dispatcher, anything else as it is."""
-    return getattr(value, "py_func", value)
+    """Return the function behind a Numba dispatcher or intrinsic, anything else as it is."""
+    return getattr(value, "py_func", getattr(value, "_defn", value))
 
 
 def _describe_function(function: FunctionType, parts: list[str], seen: dict[int, int]) -> None:

@@ -21,7 +21,7 @@ from . import _threads
 from ._compile_cache import KernelCache
 from ._threads import set_threads, threads
 
-__all__ = ["FAST", "Kernel", "jit", "kernel", "set_threads", "threads"]
+__all__ = ["FAST", "Kernel", "inlined", "jit", "kernel", "set_threads", "threads"]
 
 # Not "nnan" and "ninf": a running maximum starts at minus infinity, and NaN must stay visible.
 FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
@@ -33,6 +33,15 @@ SMALL = 1 << 17
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a function that other compiled functions call."""
     return _dispatcher(function, parallel=False)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a function into those that call it.
+
+    Of what is not inlined there is a copy in the kernel, optimised with it, and one of its own; a process that has
+    compiled both runs the latter, one that has loaded the kernel from disk the former, and sums may differ in a bit.
+    """
+    return _dispatcher(function, parallel=False, inline=True)
 
 
 def kernel(function: Callable[..., None], *, name: str | None = None) -> Kernel:
@@ -93,8 +102,9 @@ class Kernel:
         return dispatcher
 
 
-def _dispatcher(function: Callable[..., Any], *, parallel: bool) -> Any:
-    return _numba().njit(fastmath=FAST, error_model="numpy", nogil=True, parallel=parallel)(function)
+def _dispatcher(function: Callable[..., Any], *, parallel: bool, inline: bool = False) -> Any:
+    options = {"fastmath": FAST, "error_model": "numpy", "nogil": True, "parallel": parallel, "forceinline": inline}
+    return _numba().njit(**options)(function)
 
 
 @functools.cache

@@ -5,10 +5,12 @@ Letters: M packed tokens, C channels, F feed-forward width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 from ..checkpoints.naming import Array, Matrix
+from ..decoding import Pair, Place, Program
 from ..primitives.elementwise import relu_squared, sigmoid
 from ..primitives.linear_map import linear_map
 from ..primitives.shift import mix
@@ -46,3 +48,18 @@ def gated_channel_mix(z: Array, previous: Array, ffn: Gated, share: Array) -> Ar
     m_k, m_r = mix(z, previous, share)
     value = linear_map(relu_squared(linear_map(m_k, ffn.key.weight)), ffn.value.weight)
     return sigmoid(linear_map(m_r, ffn.receptance.weight)) * value
+
+
+def gated_channel_mix_steps(
+    p: Program, norm: Callable[[], Place], shift: Pair, ffn: Gated, share: Array, x: Place
+) -> None:
+    """Add the same for one token of every sequence, and that to x."""
+    hidden, r = p.shared("hidden", len(ffn.key.weight)), p.shared("r", x.size)
+    p.phase()
+    z = norm()
+    m_k, m_r = p.mix(z, shift[0], share.reshape(2, -1))
+    p.product(m_k, ffn.key.weight, hidden, activation="relu_squared")
+    p.product(m_r, ffn.receptance.weight, r, activation="sigmoid")
+    p.copy(z, shift[1])
+    p.phase()
+    p.product(hidden, ffn.value.weight, x, gate=r)

@@ -25,11 +25,10 @@ from ..checkpoints import LazyTensor
 from ..checkpoints.naming import bind, declare
 from ..checkpoints.tensors import quoted
 from ..errors import ShapeError
-from ..primitives.linear_map import embedding, linear_map
-from ..primitives.norm import layer_norm
+from ..primitives.linear_map import embedding
 from . import mamba1, mamba2, rwkv4, rwkv5, rwkv6, rwkv7, transformer
 from .hybrid_kinds import KINDS, Around, Shape
-from .network import Config, Network, vector
+from .network import Config, Head, Network, vector
 from .settings import Settings, agree, as_metadata
 
 
@@ -103,7 +102,7 @@ def network(weights: Weights, config: HybridConfig, dtype: np.dtype[Any]) -> Net
             kind.layer(getattr(block, kind.part), part, dtype)
             for kind, block, part in zip(kinds, weights.blocks, config.parts, strict=True)
         ),
-        head=lambda x: linear_map(layer_norm(x, scale, shift), weights.head.weight),
+        head=Head(weights.head.weight, scale, shift, 1e-5),
     )
 
 

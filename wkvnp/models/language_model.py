@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..checkpoints import save_safetensors
 from ..checkpoints.naming import flatten
 from ..errors import ShapeError, StateError
+from .decoder import MOST, Decoder, decoder_of
 from .network import Config, Network, activations_dtype
 from .rwkv_layer import tuned_start
 from .sequences import Restore, Tokens, pack, windows
@@ -56,6 +57,7 @@ class Model:
         self.n_parameters = sum(array.size for array in arrays.values())
         self._dtype = activations_dtype(arrays)
         self._network = network(weights, config, self._dtype)
+        self._decoder: Decoder | Literal[False] | None = None  # made when it is first needed; False: there is none
 
     def __repr__(self) -> str:
         c = self.config
@@ -115,6 +117,8 @@ class Model:
                 "model: every sequence must have at least one token when logits is 'last'; got an empty one"
             )
         self._check_state(state, offsets.size - 1)
+        if hidden is None and packed.size == offsets.size - 1 and self._decodes(offsets):
+            return self._decode(packed, state, restore, logits)
         streams = {layer: np.empty((packed.size, self.config.n_embd), self._dtype) for layer in layers}
         result = np.empty((packed.size, self.config.vocab_size), self._dtype) if logits == "all" else None
         last = np.empty((offsets.size - 1, self.config.n_embd), self._dtype)
@@ -149,6 +153,23 @@ class Model:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the weights as safetensors, under the original tensor names and in the dtypes they have."""
         save_safetensors(path, flatten(self.weights), self.config.metadata())
+
+    def _decodes(self, offsets: Array) -> bool:
+        """Whether these sequences of one token each are few enough to be decoded as a list of steps."""
+        if self._dtype != np.float32 or not 0 < offsets.size - 1 <= MOST or (np.diff(offsets) != 1).any():
+            return False
+        if self._decoder is None:
+            self._decoder = decoder_of(self._network) or False
+        return bool(self._decoder)
+
+    def _decode(self, tokens: Array, state: State | None, restore: Restore, logits: str) -> tuple[Any, State]:
+        """Feed one token of every sequence."""
+        assert self._decoder
+        before = self.initial_state(tokens.size) if state is None else state
+        result, after = self._decoder(self._network.embed(tokens), before.layers)
+        if logits == "all":
+            return restore(result), State(self.fingerprint, after)
+        return result[0] if restore.single else result, State(self.fingerprint, after)
 
     def _forward(
         self, tokens: Array, offsets: Array, state: State, streams: Mapping[int, tuple[Array, Array]]

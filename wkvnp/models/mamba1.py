@@ -22,14 +22,15 @@ import numpy as np
 from .._dtypes import dtype_name
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Matrix, declare
+from ..decoding import Place, Program, selective_blocks
 from ..mechanisms.mamba1 import packed as selective_scan
 from ..primitives.linear_map import linear_map
 from ..primitives.norm import rms_norm
 from .mamba_layer import (
-    Affine,
     Convolution,
     MambaConfig,
     MambaState,
+    advanced,
     mamba_network,
     placed,
     pole,
@@ -37,6 +38,7 @@ from .mamba_layer import (
     shared_fields,
     step,
 )
+from .maps import Maps
 from .network import Network, vector
 from .settings import Settings
 
@@ -118,12 +120,12 @@ class Mamba1Layer:
     def __init__(self, block: Block, config: Mamba1Config, dtype: np.dtype[Any]) -> None:
         mixer, self._config, self._dtype = block.mixer, config, dtype
         self._norm = vector(block.norm.weight, dtype)
-        self._in_proj, self._convolution = Affine(mixer.in_proj, dtype), Convolution(mixer.conv1d, dtype)
+        self._in_proj, self._convolution = Maps((mixer.in_proj,), dtype), Convolution(mixer.conv1d, dtype)
         self._x_proj, self._dt_proj = mixer.x_proj.weight, mixer.dt_proj.weight
         self._dt_bias = vector(mixer.dt_proj.bias, dtype)
         # The kernel wants A with its channels innermost: laid out so here, not for every token.
         self._A, self._D = np.asfortranarray(pole(mixer.A_log, dtype)), vector(mixer.D, dtype)
-        self._out_proj = Affine(mixer.out_proj, dtype)
+        self._out_proj = Maps((mixer.out_proj,), dtype)
         self._ones = np.ones(max(config.rank, config.n_state), dtype)
 
     def start(self, batch: int) -> MambaState:
@@ -137,16 +139,43 @@ class Mamba1Layer:
         y, final = self._mix(rms_norm(x, self._norm, self._config.norm_eps), state, offsets)
         return x + y, final, carry
 
+    def plan(self, program: Program, x: Place, carry: Any) -> Any:
+        """Add what the layer does with one token of every sequence; return `carry` untouched."""
+        c, p = self._config, program
+        E, R, N = c.n_inner, c.rank, c.n_state
+        before, after = ((p.slot((c.n_conv - 1) * E), p.slot(E * N)) for _ in range(2))
+        xz, low, convolved, y = p.shared("xz", 2 * E), p.shared("low", R + 2 * N), p.shared("x", E), p.shared("y", E)
+        p.phase()
+        self._in_proj.plan(p, p.norm(x, self._norm, None, c.norm_eps), (xz,))
+        p.phase()
+        conv = p.convolve(xz.part(0, E), before[0], self._convolution.weight, self._convolution.bias)
+        p.product(conv, self._x_proj, low)
+        p.copy(conv, convolved)
+        p.push(xz.part(0, E), (before[0], after[0]))
+        p.phase()
+        dt, B, C = low.part(0, R), low.part(R, N), low.part(R + N, N)
+        if c.mixer_eps is not None:
+            dt, B, C = (p.norm(part, self._ones[: part.size], None, c.mixer_eps) for part in (dt, B, C))
+        step = (self._dt_proj, self._dt_bias)
+        selective_blocks(p, convolved, xz.part(E, E), dt, B, C, step, self._A, self._D, (before[1], after[1]), y)
+        p.phase()
+        self._out_proj.plan(p, y, (x,), add=True)
+        return carry
+
+    def advance(self, state: MambaState, offsets: Array) -> tuple[MambaState, list[Array]]:
+        """Return a state to be written, and the arrays for the slots of `plan`."""
+        return advanced(state, (0, 2, 1))
+
     def _mix(self, z: Array, state: MambaState, offsets: Array) -> tuple[Array, MambaState]:
         E, R, N = self._config.n_inner, self._config.rank, self._config.n_state
-        xz = self._in_proj(z)
+        xz = self._in_proj(z)[0]
         x, gate = xz[:, :E], np.ascontiguousarray(xz[:, E:])
         x, window = self._convolution(x, state.convolution, offsets)
         low = linear_map(x, self._x_proj)
         dt, B, C = self._normed(low[:, :R]), self._normed(low[:, R : R + N]), self._normed(low[:, R + N :])
         dt = step(linear_map(dt, self._dt_proj), self._dt_bias)
         y, ssm = selective_scan(x, dt, self._A, B, C, self._D, gate, state.ssm, offsets)
-        return self._out_proj(y), MambaState(window, ssm)
+        return self._out_proj(y)[0], MambaState(window, ssm)
 
     def _normed(self, x: Array) -> Array:
         eps = self._config.mixer_eps

@@ -23,14 +23,15 @@ from .. import _scalar as scalar
 from .._dtypes import dtype_name
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Matrix, declare
+from ..decoding import Place, Program, state_space_heads
 from ..mechanisms.mamba2 import packed as state_space_duality
 from ..primitives.elementwise import elementwise
 from ..primitives.norm import rms_norm
 from .mamba_layer import (
-    Affine,
     Convolution,
     MambaConfig,
     MambaState,
+    advanced,
     mamba_network,
     placed,
     pole,
@@ -38,6 +39,7 @@ from .mamba_layer import (
     shared_fields,
     step,
 )
+from .maps import Maps
 from .network import Network, vector
 from .settings import Settings
 
@@ -124,10 +126,10 @@ class Mamba2Layer:
     def __init__(self, block: Block, config: Mamba2Config, dtype: np.dtype[Any]) -> None:
         mixer, self._config, self._dtype = block.mixer, config, dtype
         self._norm, self._gated_norm = vector(block.norm.weight, dtype), vector(mixer.norm.weight, dtype)
-        self._in_proj, self._convolution = Affine(mixer.in_proj, dtype), Convolution(mixer.conv1d, dtype)
+        self._in_proj, self._convolution = Maps((mixer.in_proj,), dtype), Convolution(mixer.conv1d, dtype)
         self._dt_bias, self._limited = vector(mixer.dt_bias, dtype), config.step_limit != (0.0, math.inf)
         self._A, self._D = pole(mixer.A_log, dtype), vector(mixer.D, dtype)
-        self._out_proj = Affine(mixer.out_proj, dtype)
+        self._out_proj = Maps((mixer.out_proj,), dtype)
 
     def start(self, batch: int) -> MambaState:
         """Return an empty past."""
@@ -140,10 +142,36 @@ class Mamba2Layer:
         y, final = self._mix(rms_norm(x, self._norm, self._config.norm_eps), state, offsets)
         return x + y, final, carry
 
+    def plan(self, program: Program, x: Place, carry: Any) -> Any:
+        """Add what the layer does with one token of every sequence; return `carry` untouched."""
+        c, p = self._config, program
+        E, Q, GN, H = c.n_inner, c.n_convolved, c.n_group * c.n_state, c.n_head
+        before, after = ((p.slot((c.n_conv - 1) * Q), p.slot(E * c.n_state)) for _ in range(2))
+        zxBCdt, y = p.shared("zxBCdt", E + Q + H), p.shared("y", E)
+        p.phase()
+        self._in_proj.plan(p, p.norm(x, self._norm, None, c.norm_eps), (zxBCdt,))
+        p.phase()
+        xBC = zxBCdt.part(E, Q)
+        conv = p.convolve(xBC, before[0], self._convolution.weight, self._convolution.bias)
+        p.push(xBC, (before[0], after[0]))
+        state_space_heads(
+            p, conv.part(0, E), conv.part(E, GN), conv.part(E + GN, GN), zxBCdt.part(E + Q, H),
+            (self._dt_bias, self._A, self._D), c.step_limit, (before[1], after[1]), y, c.n_group,
+        )  # fmt: skip
+        p.phase()
+        gated = p.gate(y, zxBCdt.part(0, E))
+        normed = p.norm(gated, self._gated_norm, None, c.norm_eps, groups=c.n_group)
+        self._out_proj.plan(p, normed, (x,), add=True)
+        return carry
+
+    def advance(self, state: MambaState, offsets: Array) -> tuple[MambaState, list[Array]]:
+        """Return a state to be written, and the arrays for the slots of `plan`."""
+        return advanced(state, (0, 1, 2, 3))
+
     def _mix(self, z: Array, state: MambaState, offsets: Array) -> tuple[Array, MambaState]:
         c, M = self._config, len(z)
         E, Q, GN = c.n_inner, c.n_convolved, c.n_group * c.n_state
-        zxBCdt = self._in_proj(z)
+        zxBCdt = self._in_proj(z)[0]
         gate, xBC, dt = zxBCdt[:, :E], zxBCdt[:, E : E + Q], zxBCdt[:, E + Q :]
         xBC, window = self._convolution(xBC, state.convolution, offsets)
         x, B, C = (np.ascontiguousarray(part) for part in (xBC[:, :E], xBC[:, E : E + GN], xBC[:, E + GN :]))
@@ -157,7 +185,7 @@ class Mamba2Layer:
         # As the original: the gate before the norm, and a norm for every group. Older versions of transformers had one
         # norm over all groups, which is another model than the one that was trained.
         y = rms_norm(gated(y.reshape(M, E), gate), self._gated_norm, c.norm_eps, c.n_group)
-        return self._out_proj(y), MambaState(window, ssm)
+        return self._out_proj(y)[0], MambaState(window, ssm)
 
 
 def network(weights: Weights, config: Mamba2Config, dtype: np.dtype[Any]) -> Network:

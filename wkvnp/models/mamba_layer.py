@@ -20,8 +20,7 @@ from ..checkpoints.tensors import quoted
 from ..errors import CheckpointError
 from ..mechanisms.short_convolution import packed as short_convolution
 from ..primitives.elementwise import elementwise, silu
-from ..primitives.linear_map import linear_map
-from .network import Config, Layer, Network, rms_network, vector
+from .network import Config, Layer, Network, rms_network, unwritten, vector
 from .settings import Settings, agree, as_metadata
 from .tied_head import without_head
 
@@ -103,31 +102,24 @@ def pole(A_log: Array, dtype: np.dtype[Any]) -> Array:
     return np.asarray(-np.exp(vector(A_log, dtype)))
 
 
-class Affine:
-    """A matrix of a model with its bias, if it has one."""
-
-    def __init__(self, linear: Linear, dtype: np.dtype[Any]) -> None:
-        self._weight, self._bias = linear.weight, None if linear.bias is None else vector(linear.bias, dtype)
-
-    def __call__(self, x: Array) -> Array:
-        """Return x W^T + b."""
-        y = linear_map(x, self._weight)
-        if self._bias is not None:
-            y += self._bias
-        return y
-
-
 class Convolution:
     """A short convolution of every channel by itself, and a SiLU."""
 
     def __init__(self, linear: Linear, dtype: np.dtype[Any]) -> None:
-        self._weight = vector(linear.weight[:, 0].T, dtype)
-        self._bias = None if linear.bias is None else vector(linear.bias, dtype)
+        self.weight = vector(linear.weight[:, 0].T, dtype)
+        self.bias = None if linear.bias is None else vector(linear.bias, dtype)
 
     def __call__(self, x: Array, window: Array, offsets: Array) -> tuple[Array, Array]:
         """Return x (M, E) after both, and the last inputs (B, W - 1, E)."""
-        y, window = short_convolution(np.ascontiguousarray(x), self._weight, self._bias, window, offsets)
+        y, window = short_convolution(np.ascontiguousarray(x), self.weight, self.bias, window, offsets)
         return silu(y), window
+
+
+def advanced(state: MambaState, ssm_order: tuple[int, ...]) -> tuple[MambaState, list[Array]]:
+    """Return a state to be written, and the arrays for a program's slots; `ssm_order` is that of the axes in memory."""
+    before = state.ssm.transpose(ssm_order)
+    window, ssm = unwritten(state.convolution), unwritten(before)
+    return MambaState(window, ssm.transpose(np.argsort(ssm_order))), [state.convolution, before, window, ssm]
 
 
 def mamba_network(layer: Callable[..., Layer], weights: Any, config: MambaConfig, dtype: np.dtype[Any]) -> Network:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,10 @@ import numpy.typing as npt
 from .._dtypes import widen
 from ..checkpoints.naming import Matrix
 from ..primitives.linear_map import embedding, linear_map
-from ..primitives.norm import rms_norm
+from ..primitives.norm import layer_norm, rms_norm
+
+if TYPE_CHECKING:
+    from ..decoding import Place, Program
 
 Array = npt.NDArray[Any]
 
@@ -57,7 +60,10 @@ class Config(ABC):
 
 
 class Layer(Protocol):
-    """One residual layer of a model, with its weights."""
+    """One residual layer of a model, with its weights.
+
+    A layer that also has the methods of `Planned` decodes as a list of steps.
+    """
 
     def start(self, batch: int) -> Any:
         """Return the layer's state at the start of `batch` texts."""
@@ -66,24 +72,68 @@ class Layer(Protocol):
         """Return the residual stream x (M, C) after the layer, its state, and what goes up the layers beside x."""
 
 
+@runtime_checkable
+class Planned(Protocol):
+    """A layer that can say what it does with one token of every sequence."""
+
+    def plan(self, program: Program, x: Place, carry: Any) -> Any:
+        """Add the layer's steps, which change x (M, C), to a program; return what goes up the layers beside x."""
+
+    def advance(self, state: Any, offsets: Array) -> tuple[Any, list[Array]]:
+        """Return a state to be written, and the arrays for the slots that `plan` made, in their order.
+
+        `offsets` (B + 1,), the same array for all layers, are those of sequences of one token.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The way from the residual stream (M, C) to logits (M, V): the last norm, and a matrix.
+
+    Attributes
+    ----------
+    weight : ndarray (V, C)
+        As stored.
+    scale : ndarray (C,)
+    shift : ndarray (C,) or None
+        None: an RMS norm, else a layer norm.
+    eps : float
+    """
+
+    weight: Array
+    scale: Array
+    shift: Array | None
+    eps: float
+
+    def __call__(self, x: Array) -> Array:
+        """Return the logits (M, V) of x (M, C)."""
+        if self.shift is None:
+            return linear_map(rms_norm(x, self.scale, self.eps), self.weight)
+        return linear_map(layer_norm(x, self.scale, self.shift, self.eps), self.weight)
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A model's way from tokens (M,) to the residual stream (M, C), through its layers, and to logits (M, V)."""
 
     embed: Callable[[Array], Array]
     layers: tuple[Layer, ...]
-    head: Callable[[Array], Array]
+    head: Head
 
 
 def rms_network(embedded: Matrix, layers: tuple[Layer, ...], norm: Array, eps: float, head: Matrix | None) -> Network:
     """Return a network that ends in an RMS norm and a head; without one, the embedding is the head."""
     table = embedded.weight
-    matrix = table if head is None else head.weight
     return Network(
         embed=lambda tokens: np.asarray(embedding(table, tokens), norm.dtype),
         layers=layers,
-        head=lambda x: linear_map(rms_norm(x, norm, eps), matrix),
+        head=Head(table if head is None else head.weight, norm, None, eps),
     )
+
+
+def unwritten(array: Array) -> Array:
+    """Return memory for an array like this one, its last axis innermost."""
+    return np.empty(array.shape, array.dtype)
 
 
 def vector(array: Array, dtype: np.dtype[Any]) -> Array:

@@ -33,12 +33,13 @@ from ..primitives.norm import rms_norm
 from ..primitives.rotary import rotate
 from ..primitives.router import top_k_gate
 from .mamba_layer import Convolution
+from .maps import Maps
 from .network import Network, rms_network, vector
 from .qwen3_next_config import FULL, Qwen3NextConfig, config_of, fresh_fields
 from .rotary_scaling import rotation_of
 from .settings import Settings, agree
 from .tied_head import without_head
-from .transformer import AttentionState, Maps, swiglu
+from .transformer import AttentionState, swiglu
 
 __all__ = ["CENTRED", "WEIGHTS", "bound", "config_of", "fresh_fields", "network", "shapes"]
 

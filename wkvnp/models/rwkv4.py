@@ -17,12 +17,13 @@ from typing import Annotated, Any
 import numpy as np
 
 from ..checkpoints.naming import Array, Matrix, Norm
+from ..decoding import Pair, Place, Program, wkv
 from ..mechanisms.rwkv4 import WKVState
 from ..mechanisms.rwkv4 import packed as rwkv4
 from ..primitives.elementwise import sigmoid
 from ..primitives.linear_map import linear_map, linear_maps
 from ..primitives.shift import mix
-from .channel_mix import ChannelMix, gated_channel_mix
+from .channel_mix import ChannelMix, gated_channel_mix, gated_channel_mix_steps
 from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
 
 
@@ -113,5 +114,32 @@ def channel_mix(z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Arr
     return gated_channel_mix(z, previous, ffn, small.channel_share)
 
 
-layer = partial(RWKVLayer, prepare, time_mix, channel_mix)
+def time_mix_steps(
+    p: Program, norm: Callable[[], Place], shift: Pair, att: TimeMix, small: Small, wkv_state: list[Pair], x: Place,
+    carry: Any,
+) -> Any:  # fmt: skip
+    """Add the time mix of one token of every sequence; return what goes up the layers: nothing."""
+    r, k, v, y = (p.shared(name, len(small.u)) for name in ("r", "k", "v", "y"))
+    p.phase()
+    z = norm()
+    m = p.mix(z, shift[0], small.share.reshape(3, -1))
+    p.product(m[0], att.key.weight, k)
+    p.product(m[1], att.value.weight, v)
+    p.product(m[2], att.receptance.weight, r, activation="sigmoid")
+    p.copy(z, shift[1])
+    p.phase()
+    wkv(p, r, k, v, small.log_decay, small.u, wkv_state, y)
+    p.phase()
+    p.product(y, att.output.weight, x, add=True)
+    return carry
+
+
+def channel_mix_steps(
+    p: Program, norm: Callable[[], Place], shift: Pair, ffn: ChannelMix, small: Small, x: Place
+) -> None:
+    """Add the channel mix of one token of every sequence."""
+    gated_channel_mix_steps(p, norm, shift, ffn, small.channel_share, x)
+
+
+layer = partial(RWKVLayer, prepare, time_mix, channel_mix, time_mix_steps, channel_mix_steps)
 network = partial(rwkv_network, layer)

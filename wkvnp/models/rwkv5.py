@@ -20,12 +20,13 @@ from typing import Annotated, Any
 import numpy as np
 
 from ..checkpoints.naming import Array, Matrix, Norm
+from ..decoding import Pair, Place, Program, gated_linear_heads
 from ..mechanisms.rwkv5 import packed as rwkv5
 from ..primitives.elementwise import silu
 from ..primitives.linear_map import linear_map, linear_maps
 from ..primitives.norm import group_norm
 from ..primitives.shift import mix
-from .channel_mix import ChannelMix, gated_channel_mix
+from .channel_mix import ChannelMix, gated_channel_mix, gated_channel_mix_steps
 from .rwkv4 import log_decay_of
 from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
 
@@ -185,5 +186,38 @@ def channel_mix(z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Arr
     return gated_channel_mix(z, previous, ffn, small.channel_share)
 
 
-layer = partial(RWKVLayer, prepare, time_mix, channel_mix)
+def time_mix_steps(
+    p: Program, norm: Callable[[], Place], shift: Pair, att: TimeMix50, small: Small, wkv: list[Pair], x: Place,
+    carry: Any,
+) -> Any:  # fmt: skip
+    """Add the time mix of one token of every sequence; return what goes up the layers: nothing."""
+    A = len(att.output.weight[0])
+    r, k, v, y = (p.shared(name, A) for name in ("r", "k", "v", "y"))
+    p.phase()
+    z = norm()
+    m = p.mix(z, shift[0], small.share.reshape(len(small.share), -1))
+    p.product(m[0], att.receptance.weight, r)
+    p.product(m[1], att.key.weight, k)
+    p.product(m[2], att.value.weight, v)
+    g = None
+    if isinstance(att, TimeMix51):
+        g = p.shared("g", A)
+        p.product(m[3], att.gate.weight, g, activation="silu")
+    p.copy(z, shift[1])
+    p.phase()
+    log_decay, u = (np.repeat(part.reshape(-1), A // part.size) for part in (small.log_decay, small.u))
+    gated_linear_heads(p, r, k, v, g, log_decay, None, u, small.ln_x, wkv[0], y, small.heads, small.eps)
+    p.phase()
+    p.product(y, att.output.weight, x, add=True)
+    return carry
+
+
+def channel_mix_steps(
+    p: Program, norm: Callable[[], Place], shift: Pair, ffn: ChannelMix, small: Small, x: Place
+) -> None:
+    """Add the channel mix of one token of every sequence."""
+    gated_channel_mix_steps(p, norm, shift, ffn, small.channel_share, x)
+
+
+layer = partial(RWKVLayer, prepare, time_mix, channel_mix, time_mix_steps, channel_mix_steps)
 network = partial(rwkv_network, layer)

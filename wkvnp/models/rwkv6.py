@@ -19,12 +19,13 @@ import numpy as np
 
 from .. import _scalar as scalar
 from ..checkpoints.naming import Array, Matrix, Norm
+from ..decoding import Pair, Place, Program, gated_linear_heads
 from ..mechanisms.rwkv6 import packed as rwkv6
 from ..primitives.elementwise import elementwise, silu
 from ..primitives.linear_map import linear_map, linear_maps, low_rank, low_rank_groups
 from ..primitives.norm import group_norm
 from ..primitives.shift import mix
-from .channel_mix import gated_channel_mix
+from .channel_mix import gated_channel_mix, gated_channel_mix_steps
 from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
 
 
@@ -158,5 +159,54 @@ def channel_mix(z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Arr
     return gated_channel_mix(z, previous, ffn, small.channel_share)
 
 
-layer = partial(RWKVLayer, prepare, time_mix, channel_mix)
+def time_mix_steps(
+    p: Program,
+    norm: Callable[[], Place],
+    shift: Pair,
+    att: TimeMix,
+    small: Small,
+    wkv: list[Pair],
+    x: Place,
+    carry: Any,
+) -> Any:
+    """Add the time mix of one token of every sequence; return what goes up the layers: nothing."""
+    A, C, R = len(small.time_decay), x.size, att.time_maa_w2.shape[1]
+    share = small.share.reshape(5, C)
+    low, decay = p.shared("low", 5 * R), p.shared("decay", att.time_decay_w1.shape[1])
+    moved = [p.shared(f"moved {name}", C) for name in "wkvrg"]
+    r, k, v, g, y = (p.shared(name, A) for name in ("r", "k", "v", "g", "y"))
+    p.phase()
+    z = norm()
+    (s,) = p.mix(z, shift[0], small.share_x.reshape(1, C))
+    p.product(s, att.time_maa_w1.T, low, activation="tanh")
+    p.phase()
+    for n, place in enumerate(moved):
+        p.product(low.part(n * R, R), att.time_maa_w2[n].T, place)
+    p.phase()
+    z = norm()
+    m = [p.mix(z, shift[0], share[n : n + 1], [place])[0] for n, place in enumerate(moved)]
+    p.product(m[0], att.time_decay_w1.T, decay, activation="tanh")
+    p.product(m[1], att.key.weight, k)
+    p.product(m[2], att.value.weight, v)
+    p.product(m[3], att.receptance.weight, r)
+    p.product(m[4], att.gate.weight, g, activation="silu")
+    p.copy(z, shift[1])
+    p.phase()
+    gated_linear_heads(
+        p, r, k, v, g, small.time_decay, (decay, att.time_decay_w2), small.u, small.ln_x, wkv[0], y, small.heads,
+        small.eps,
+    )  # fmt: skip
+    p.phase()
+    p.product(y, att.output.weight, x, add=True)
+    return carry
+
+
+def channel_mix_steps(
+    p: Program, norm: Callable[[], Place], shift: Pair, ffn: ChannelMix, small: Small, x: Place
+) -> None:
+    """Add the channel mix of one token of every sequence."""
+    gated_channel_mix_steps(p, norm, shift, ffn, small.channel_share, x)
+
+
+layer = partial(RWKVLayer, prepare, time_mix, channel_mix, time_mix_steps, channel_mix_steps)
 network = partial(rwkv_network, layer)

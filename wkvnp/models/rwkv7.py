@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import _scalar as scalar
 from ..checkpoints.naming import Array, Matrix, Norm
+from ..decoding import Pair, Place, Program, rwkv7_heads
 from ..mechanisms.rwkv7 import packed as rwkv7
 from ..primitives.elementwise import elementwise, relu_squared
 from ..primitives.linear_map import Activation, linear_map, linear_maps, low_ranks
@@ -196,5 +197,55 @@ def channel_mix(z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Arr
     return linear_map(relu_squared(linear_map(x_k, ffn.key.weight)), ffn.value.weight)
 
 
-layer = partial(RWKVLayer, prepare, time_mix, channel_mix)
+def time_mix_steps(
+    p: Program,
+    norm: Callable[[], Place],
+    shift: Pair,
+    att: TimeMix,
+    small: Small,
+    wkv: list[Pair],
+    x: Place,
+    carry: Any,
+) -> Place:
+    """Add the time mix of one token of every sequence; return where the first layer's values stand."""
+    A, pairs = len(small.w0), small.pairs
+    names = ["r", "k", "v of the first layer" if carry is None else "v", "y"]
+    r, k, v, y = (p.shared(name, A) for name in names)
+    p.phase()
+    z = norm()
+    mixed = p.mix(z, shift[0], small.share.reshape(6, -1))
+    for m, matrix, result in zip(mixed, (att.receptance, att.key, att.value), (r, k, v), strict=False):
+        p.product(m, matrix.weight, result)
+    hidden = [p.shared(f"low {n}", down.shape[1]) for n, (down, _, _) in enumerate(pairs)]
+    for m, (down, _, activation), low in zip(mixed[6 - len(pairs) :], pairs, hidden, strict=True):
+        p.product(m, down.T, low, activation=activation or "linear")
+    p.copy(z, shift[1])
+    p.phase()
+    order = [*range(len(pairs) - 3, len(pairs)), *range(len(pairs) - 3)]  # w, a, g and v
+    v0 = small.w0 if small.v0 is None else small.v0
+    rwkv7_heads(
+        p, r, k, v, [hidden[n] for n in order], [pairs[n][1] for n in order],
+        (small.w0, small.a0, v0, small.k_k, small.k_a, small.r_k, *small.ln_x),
+        wkv[0], carry, y, small.heads, small.eps,
+    )  # fmt: skip
+    p.phase()
+    p.product(y, att.output.weight, x, add=True)
+    return v if carry is None else carry
+
+
+def channel_mix_steps(
+    p: Program, norm: Callable[[], Place], shift: Pair, ffn: ChannelMix, small: Small, x: Place
+) -> None:
+    """Add the channel mix of one token of every sequence."""
+    hidden = p.shared("hidden", len(ffn.key.weight))
+    p.phase()
+    z = norm()
+    (x_k,) = p.mix(z, shift[0], small.channel_share.reshape(1, -1))
+    p.product(x_k, ffn.key.weight, hidden, activation="relu_squared")
+    p.copy(z, shift[1])
+    p.phase()
+    p.product(hidden, ffn.value.weight, x, add=True)
+
+
+layer = partial(RWKVLayer, prepare, time_mix, channel_mix, time_mix_steps, channel_mix_steps)
 network = partial(rwkv_network, layer)

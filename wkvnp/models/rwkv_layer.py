@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,10 +16,16 @@ from .._dtypes import widen
 from ..checkpoints.naming import Array, Norm
 from ..errors import StateError
 from ..mechanisms.rwkv4 import EMPTY_EXPONENT, WKVState
-from ..primitives.linear_map import embedding, linear_map
+from ..primitives.linear_map import embedding
 from ..primitives.norm import layer_norm
 from ..primitives.shift import shift
-from .network import Config, Network, vector
+from .network import Config, Head, Network, unwritten, vector
+
+if TYPE_CHECKING:
+    from ..decoding import Place, Program
+
+_EPS = 1e-5
+"""Added to the variance in the layer norms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +89,14 @@ class RWKVLayer:
         prepare: Callable[..., Any],
         time_mix: Callable[..., tuple[Array, Any, Any]],
         channel_mix: Callable[..., Array],
+        time_mix_steps: Callable[..., Any],
+        channel_mix_steps: Callable[..., None],
         block: Any,
         config: RWKVConfig,
         dtype: np.dtype[Any],
     ) -> None:
         self._time_mix, self._channel_mix = time_mix, channel_mix
+        self._time_mix_steps, self._channel_mix_steps = time_mix_steps, channel_mix_steps
         self._att, self._ffn, self.config, self._dtype = block.att, block.ffn, config, dtype
         self._small = prepare(block, config, partial(vector, dtype=dtype))
         self._ln1, self._ln2 = _norm(block.ln1, dtype), _norm(block.ln2, dtype)
@@ -123,18 +132,41 @@ class RWKVLayer:
         x = x + self._channel_mix(z, previous, self._ffn, self._small)
         return x, LayerState(time_shift, wkv, channel_shift), carry
 
+    def plan(self, program: Program, x: Place, carry: Any) -> Any:
+        """Add what the layer does with one token of every sequence; return what goes up the layers."""
+        C, (H, N) = x.size, (self.config.n_head, self.config.head_size)
+        sizes = (C, *((H * N * N,) if H else (self.config.n_att,) * 3), C)
+        before, after = ([program.slot(size) for size in sizes] for _ in range(2))
+        wkv = list(zip(before[1:-1], after[1:-1], strict=True))
+        norm, again = partial(program.norm, x, *self._ln1, _EPS), partial(program.norm, x, *self._ln2, _EPS)
+        shift = (before[0], after[0])
+        carry = self._time_mix_steps(program, norm, shift, self._att, self._small, wkv, x, carry)
+        self._channel_mix_steps(program, again, (before[-1], after[-1]), self._ffn, self._small, x)
+        return carry
+
+    def advance(self, state: LayerState, offsets: Array) -> tuple[LayerState, list[Array]]:
+        """Return a state to be written, and the arrays for the slots of `plan`."""
+        time_shift, channel_shift = unwritten(state.time_shift), unwritten(state.channel_shift)
+        if isinstance(state.wkv, WKVState):
+            old = list(state.wkv)
+            wkv: Array | WKVState = WKVState(*map(unwritten, old))
+            new = list(wkv)
+        else:
+            wkv = unwritten(state.wkv)
+            old, new = [state.wkv], [wkv]
+        slots = [state.time_shift, *old, state.channel_shift, time_shift, *new, channel_shift]
+        return LayerState(time_shift, wkv, channel_shift), slots
+
 
 def rwkv_network(layer: Callable[..., RWKVLayer], weights: Any, config: RWKVConfig, dtype: np.dtype[Any]) -> Network:
     """Return the way from tokens to logits: embedding and its norm, layers, last norm and head."""
-    ln0, ln_out = _norm(weights.blocks[0].ln0, dtype), _norm(weights.ln_out, dtype)
+    ln0, (scale, shift) = _norm(weights.blocks[0].ln0, dtype), _norm(weights.ln_out, dtype)
 
     def embed(tokens: Array) -> Array:
         return layer_norm(embedding(weights.emb.weight, tokens), *ln0)
 
-    def head(x: Array) -> Array:
-        return linear_map(layer_norm(x, *ln_out), weights.head.weight)
-
-    return Network(embed, tuple(layer(block, config, dtype) for block in weights.blocks), head)
+    layers = tuple(layer(block, config, dtype) for block in weights.blocks)
+    return Network(embed, layers, Head(weights.head.weight, scale, shift, _EPS))
 
 
 def fresh_sizes(architecture: str, n_layer: int, n_embd: int, vocab_size: int, head_size: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ for windows; huggingface/transformers, ``models/llama/modeling_llama.py``; ``mis
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
@@ -25,13 +25,14 @@ from .._dtypes import dtype_name
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Matrix, bind, declare
 from ..checkpoints.tensors import quoted
+from ..decoding import Place, Program, attention_groups
 from ..errors import CheckpointError
 from ..mechanisms.softmax_attention import KVState
 from ..mechanisms.softmax_attention import packed as softmax_attention
 from ..primitives.elementwise import elementwise
-from ..primitives.linear_map import linear_maps
 from ..primitives.norm import rms_norm
 from ..primitives.rotary import rotate
+from .maps import Maps
 from .network import Network, rms_network, vector
 from .rotary_scaling import rotation_of
 from .settings import Settings, agree
@@ -114,27 +115,6 @@ def swiglu(gate: Any, up: Any) -> Any:
     return gate * scalar.sigmoid(gate) * up
 
 
-class Maps:
-    """Linear maps of one input, with their biases; those of one shape and dtype go together."""
-
-    def __init__(self, linears: Sequence[Linear], dtype: np.dtype[Any]) -> None:
-        groups: dict[Any, list[int]] = {}
-        for n, linear in enumerate(linears):
-            groups.setdefault((linear.weight.shape, linear.weight.dtype), []).append(n)
-        self._groups = [(members, [linears[n].weight for n in members]) for members in groups.values()]
-        self._biases = [(n, vector(m.bias, dtype)) for n, m in enumerate(linears) if m.bias is not None]
-
-    def __call__(self, x: Array) -> list[Array]:
-        """Return for x (M, I) one array (M, O) per map."""
-        results: dict[int, Array] = {}
-        for members, weights in self._groups:
-            together = linear_maps(np.broadcast_to(x, (len(weights), *x.shape)), weights)
-            results.update(zip(members, together, strict=True))
-        for n, bias in self._biases:
-            results[n] += bias
-        return [results[n] for n in range(len(results))]
-
-
 class AttentionLayer:
     """One layer: attention and a feed-forward network are added to the residual stream, each after an RMS norm.
 
@@ -165,6 +145,38 @@ class AttentionLayer:
         x = x + y
         gate, up = self._gate_up(rms_norm(x, self._ln2, eps))
         return x + self._down(swiglu(gate, up))[0], final, carry
+
+    def plan(self, program: Program, x: Place, carry: Any) -> Any:
+        """Add what the layer does with one token of every sequence; return `carry` untouched."""
+        c, p, eps = self._config, program, self._config.norm_eps
+        H, G, K = c.n_head, c.n_group, c.head_size
+        rotation = p.slot(c.rotary.size // 2), p.slot(c.rotary.size // 2)
+        store = p.slot(0), p.slot(0), p.slot(0), p.slot(0)
+        q, y = p.shared("q", H * K), p.shared("y", H * K)
+        k, v = p.shared("k", G * K), p.shared("v", G * K)
+        gate, up = p.shared("gate", c.n_ffn), p.shared("up", c.n_ffn)
+        p.phase()
+        self._qkv.plan(p, p.norm(x, self._ln1, None, eps), (q, k, v))
+        p.phase()
+        q_norm, k_norm = self._of_heads
+        attention_groups(p, q, k, v, (q_norm, k_norm), eps, rotation, store, y, (H, G, K), self._window)
+        p.phase()
+        self._o.plan(p, y, (x,), add=True)
+        p.phase()
+        self._gate_up.plan(p, p.norm(x, self._ln2, None, eps), (gate, up))
+        p.phase()
+        self._down.plan(p, p.gate(up, gate), (x,), add=True)
+        return carry
+
+    def advance(self, state: AttentionState, offsets: Array) -> tuple[AttentionState, list[Array]]:
+        """Return a state to be written, and the arrays for the slots of `plan`."""
+        cos, sin, seen = self._rotation(state.seen, offsets)
+        kv = state.kv.reserved(np.diff(offsets))
+        store, base, lengths = kv.stored()
+        slots = [cos, sin, store.keys, store.values, base, lengths]
+        if self._window is not None:
+            kv = kv.within(self._window)
+        return AttentionState(kv, seen), slots
 
     def _attention(self, z: Array, state: AttentionState, offsets: Array) -> tuple[Array, AttentionState]:
         cos, sin, seen = self._rotation(state.seen, offsets)

@@ -9,13 +9,13 @@ longer be known as contiguous, which made these loops six times slower. The stat
 
 from numba import prange
 
-from ..._jit import jit, kernel
+from ..._jit import inlined, jit, kernel
 from ..._scalar import expm1
 
 VALUES = 64
 
 
-@jit
+@inlined
 def _read(S, i, a, p, s, y):
     """Set s (V,) to a S and y (V,) to p S, for the values of S from i on."""
     K, V = S.shape[0], y.size
@@ -30,8 +30,8 @@ def _read(S, i, a, p, s, y):
             y[c] += pj * row[c]
 
 
-@jit
-def _dplr_token(q, log_decay, k, v, a, b, S, i, y, loss, p, s):
+@inlined
+def dplr_token(q, log_decay, k, v, a, b, S, i, y, loss, p, s):
     """One token of the diagonal-plus-low-rank form, for the values from i on; loss, p (K,) and s (V,) are scratch."""
     K, V = S.shape[0], y.size
     decays = log_decay.size
@@ -74,7 +74,7 @@ def scan_dplr(
         loss, p, s = scratch[item, 0], scratch[item, 1], scratch[item, 2]
         for t in range(starts[n], stops[n]):
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
-            _dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], loss, p, s)
+            dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], loss, p, s)
 
 
 @jit

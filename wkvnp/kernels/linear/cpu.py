@@ -11,7 +11,7 @@ The state decays by adding ``expm1(log_decay) S``: the factor itself, near 1, ke
 
 from numba import prange
 
-from ..._jit import jit, kernel
+from ..._jit import inlined, jit, kernel
 from ..._scalar import exp, expm1
 
 VALUES = 64
@@ -23,8 +23,8 @@ def blocks_of(V: int) -> int:
     return max((V + VALUES // 2) // VALUES, 1)
 
 
-@jit
-def _token(q, log_decay, k, v, bonus, before, S, i, y, loss, p):
+@inlined
+def token(q, log_decay, k, v, bonus, before, S, i, y, loss, p):
     """Read one token's y (V,) from the values of S (K, ...) from i on and update them; loss, p (K,) are scratch."""
     K, V = S.shape[0], y.size
     d = y.dtype.type(0)
@@ -76,12 +76,12 @@ def scan(
         loss, p = scratch[n, h, b, 0], scratch[n, h, b, 1]
         for t in range(starts[n], stops[n]):
             g = log_decay[t if log_decay.shape[0] > 1 else 0, hg]
-            _token(q[t, hq], g, k[t, hk], v[t, hv, i:e], bonus[h], before, state[n, h], i, y[t, h, i:e], loss, p)
+            token(q[t, hq], g, k[t, hk], v[t, hv, i:e], bonus[h], before, state[n, h], i, y[t, h, i:e], loss, p)
 
 
 @jit
 def _token_of_fading_values(q, log_decay, k, v, S, i, y, loss):
-    """As `_token`, read after the update, with a decay for every value; loss (V,) is scratch."""
+    """As `token`, read after the update, with a decay for every value; loss (V,) is scratch."""
     V = y.size
     for c in range(V):
         loss[c] = expm1(log_decay[c])

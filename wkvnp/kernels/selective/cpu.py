@@ -13,14 +13,14 @@ import math
 import numpy as np
 from numba import prange
 
-from ..._jit import jit, kernel
+from ..._jit import inlined, jit, kernel
 from ..._scalar import expm1, sigmoid
 
 CHANNELS = 64
 
 
-@jit
-def _real_row(x, dt, a, b, r, h, y):
+@inlined
+def real_row(x, dt, a, b, r, h, y):
     """Move one row of the state, read it into y."""
     for c in range(y.size):
         h[c] += expm1(dt[c] * a[c]) * h[c] + dt[c] * x[c] * b
@@ -60,8 +60,8 @@ def _fixed_complex_row(x, lr, li, br, bi, rr, ri, hr, hi, y):
         y[c] += two * (rr[c] * hr[c] - ri[c] * hi[c])
 
 
-@jit
-def _gate(z, y):
+@inlined
+def gate(z, y):
     """Multiply y by silu(z)."""
     for c in range(y.size):
         y[c] *= z[c] * sigmoid(z[c])
@@ -97,12 +97,12 @@ def selective(
             for n in range(N):
                 a, s = A[0, n, i:e], h[0, q, n, i:e]
                 if P == 1:
-                    _real_row(xt, dtt, a, b[n], r[n], s, yt)
+                    real_row(xt, dtt, a, b[n], r[n], s, yt)
                 else:
                     ai, bi, ri, si = A[1, n, i:e], B[1, t, g, n], R[1, t, g, n], h[1, q, n, i:e]
                     _complex_row(xt, dtt, a, ai, b[n], bi, r[n], ri, s, si, yt)
             if z.shape[0] > 0:
-                _gate(z[t, i:e], yt)
+                gate(z[t, i:e], yt)
 
 
 @kernel

@@ -94,7 +94,7 @@ def _end(tile, rows, g, start, wide, top, mass, sums, y, lse):
 
 
 @jit
-def _attend_rows(tile, g, stored, q, keys, values, bias, mask, y, lse, room):
+def attend_rows(tile, g, stored, q, keys, values, bias, mask, y, lse, room):
     """Attend for the rows of one tile and one group of keys.
 
     tile: its first row, its last, the position of row 0, heads that share keys; stored: first query of the sequence,
@@ -165,7 +165,7 @@ def attend(
         for item in range(first + w, stop, workers):
             n, g = tiles[item // G, 0], item % G
             tile = (tiles[item // G, 1], tiles[item // G, 2], past[n], shared)
-            _attend_rows(tile, g, (starts[n], lengths[n], base[n]), q, keys, values, bias, mask, y, lse, scratch[w])
+            attend_rows(tile, g, (starts[n], lengths[n], base[n]), q, keys, values, bias, mask, y, lse, scratch[w])
 
 
 @kernel

@@ -146,16 +146,7 @@ class KVState:
 
     def extended(self, k: Array, v: Array, offsets: Array, gates: Array | None = None) -> Self:
         """Return the state after more tokens: k (M, G, K), v (M, G, V), gates (M, H), packed with their `offsets`."""
-        new = np.diff(offsets)
-        need = self._lengths + new
-        store, rows = self._store, self._rows
-        end = need + KEYS * self._gone
-        with store.lock:
-            free = ((store.used[rows] == end - new) | (new == 0)) & (end <= store.room[rows])
-            ours = bool(free.all()) and np.unique(rows).size == rows.size
-            if ours:
-                store.used[rows] = np.maximum(store.used[rows], end)
-        final = type(self)(store, rows, need, False, self._gone) if ours else self._moved(need)
+        final = self.reserved(new := np.diff(offsets))
         store, base = final._store, final._base
         if offsets[-1]:
             run = cpu.store.sized(k.size + v.size)
@@ -164,6 +155,17 @@ class KVState:
             position = np.arange(offsets[-1]) + np.repeat(self._lengths - offsets[:-1], new)
             store.gates[np.repeat(base, new) + position // KEYS, :, position % KEYS] = gates
         return final
+
+    def reserved(self, new: Array) -> Self:
+        """Return a state of so many more tokens, which are not written yet."""
+        need = self._lengths + new
+        store, rows = self._store, self._rows
+        end = need + KEYS * self._gone
+        with store.lock:
+            free = ((store.used[rows] == end - new) | (new == 0)) & (end <= store.room[rows])
+            if ours := bool(free.all()) and np.unique(rows).size == rows.size:
+                store.used[rows] = np.maximum(store.used[rows], end)
+        return type(self)(store, rows, need, False, self._gone) if ours else self._moved(need)
 
     def _moved(self, need: Array) -> Self:
         """Return a state of `need` tokens in a store of its own: those of this state, and room for the rest."""

@@ -6,14 +6,14 @@ of slow decays that made an error of 2e-5 of the output.
 
 from numba import prange
 
-from ..._jit import jit, kernel
+from ..._jit import inlined, kernel
 from ..._scalar import exp
 
 CHANNELS = 64
 
 
-@jit
-def _token(log_decay, u, k, v, aa, bb, pp, y):
+@inlined
+def token(log_decay, u, k, v, aa, bb, pp, y):
     """One token of a block of channels. Of each pair of exponentials the larger is exactly 1: compute the other."""
     number = y.dtype.type
     one = number(1)
@@ -53,4 +53,4 @@ def scan(
         w, first = log_decay[i:e], u[i:e]
         a, b, p = aa[n, i:e], bb[n, i:e], pp[n, i:e]
         for t in range(starts[n], stops[n]):
-            _token(w, first, k[t, i:e], v[t, i:e], a, b, p, y[t, i:e])
+            token(w, first, k[t, i:e], v[t, i:e], a, b, p, y[t, i:e])

@@ -4,11 +4,11 @@ import math
 
 from numba import prange
 
-from ..._jit import jit, kernel
+from ..._jit import inlined, kernel
 
 
-@jit
-def _standardize(x, weight, bias, eps, y):
+@inlined
+def standardize_group(x, weight, bias, eps, y):
     """Normalise one group. Mean first, then the squares about it: one pass would lose digits."""
     n = x.dtype.type(x.size)
     total = x.dtype.type(0)
@@ -56,11 +56,12 @@ def standardize(
     M, C = x.shape
     for m in prange(M):
         for c in range(0, C, n):
-            _standardize(x[m, c : c + n], weight[c : c + n], bias[c : c + n], eps, y[m, c : c + n])
+            standardize_group(x[m, c : c + n], weight[c : c + n], bias[c : c + n], eps, y[m, c : c + n])
 
 
-@jit
-def _divide_by_rms(x, weight, eps, y):
+@inlined
+def divide_group_by_rms(x, weight, eps, y):
+    """Normalise one group, whose mean stays."""
     squares = x.dtype.type(0)
     for i in range(x.size):
         squares += x[i] * x[i]
@@ -82,4 +83,4 @@ def divide_by_rms(
     for m in prange(M):
         for c in range(0, C, n):
             own = weight[c : c + n] if weight.size == C else weight
-            _divide_by_rms(x[m, c : c + n], own, eps, y[m, c : c + n])
+            divide_group_by_rms(x[m, c : c + n], own, eps, y[m, c : c + n])

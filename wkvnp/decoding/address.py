@@ -1,0 +1,98 @@
+# mypy: allow-untyped-defs
+"""Memory by its address, and counters that threads share, for loops that work through a list of steps.
+
+Whoever makes the list keeps alive what stands at its addresses. Nothing here has a meaning outside compiled code.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from llvmlite import ir
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .._jit import inlined
+
+_MACHINE = {"AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+
+
+def _pointer_to(number: Any) -> Any:
+    """Return the intrinsic that makes a typed pointer of an address."""
+
+    @intrinsic
+    def pointer(typing, address):
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(number)))
+
+        return types.CPointer(number)(types.int64), generate
+
+    return pointer
+
+
+_float32, _float64, _int64 = (_pointer_to(number) for number in (types.float32, types.float64, types.int64))
+
+
+@inlined
+def floats(address, shape):
+    """Return the float32 numbers at an address as an array of a shape."""
+    return carray(_float32(address), shape)
+
+
+@inlined
+def doubles(address, shape):
+    """Return the float64 numbers at an address as an array of a shape."""
+    return carray(_float64(address), shape)
+
+
+@inlined
+def integers(address, shape):
+    """Return the int64 numbers at an address as an array of a shape."""
+    return carray(_int64(address), shape)
+
+
+@inlined
+def place(code, private, slots):
+    """Return the address that an operand means: below 0 a place of the worker's own, below 4,096 a slot of the call."""
+    if code < 0:
+        return private - (code + 1)
+    return slots[code] if code < 4096 else code
+
+
+@intrinsic
+def fetch_add(typing, array, index, number):
+    """Add to a counter, at once for all threads; return what it was before."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [arguments[1]]), arguments[2], "acq_rel")
+
+    return types.int64(array, types.intp, types.int64), generate
+
+
+@intrinsic
+def fetch(typing, array, index):
+    """Return a counter, and see all that other threads did before they changed it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load_atomic(builder.gep(data, [arguments[1]]), "acquire", 8)
+
+    return types.int64(array, types.intp), generate
+
+
+@intrinsic
+def pause(typing):
+    """Tell the processor that this thread waits for another."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if _MACHINE == "x86_64":
+            hint = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
+            )
+            builder.call(hint, [])
+        return context.get_dummy_value()
+
+    return types.void(), generate

@@ -1,0 +1,113 @@
+# mypy: allow-untyped-defs
+"""Dot products of stored rows with rows of activations, several of each at once, in one order of summation.
+
+A vector of 16 stored numbers is widened in registers and met with that of every row of activations. Each product is
+two chains of fused multiply-adds, which take the vectors in turn, are added up at the end, and then their 16 lanes:
+its bits do not depend on what is computed beside it. All places are addresses.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+"""Numbers of a vector; rows have a multiple of it."""
+KINDS = {"float32": 0, "bfloat16": 1, "float16": 2}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Stored rows and rows of activations that meet at once: 4 x 3 pairs of sums and 7 factors fill 32 registers of 64
+# bytes; where a vector is two registers of 32 bytes, and there are 16 of them, one pair of sums and its factors do.
+WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+_CHAINS = 2
+_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_F16, _F32 = ir.HalfType(), ir.FloatType()
+_VECTOR = ir.VectorType(_F32, LANES)
+
+
+def _load(builder: Any, address: Any, number: Any, align: int) -> Any:
+    return builder.load(builder.inttoptr(address, ir.VectorType(number, LANES).as_pointer()), align=align)
+
+
+def _widened(builder: Any, kind: str, address: Any) -> Any:
+    """Return 16 stored numbers as float32."""
+    if kind == "float32":
+        return _load(builder, address, _F32, 4)
+    if kind == "float16":
+        return builder.fpext(_load(builder, address, _F16, 2), _VECTOR)
+    wide = ir.VectorType(_I32, LANES)
+    bits = builder.zext(_load(builder, address, _I16, 2), wide)
+    return builder.bitcast(builder.shl(bits, ir.Constant(wide, [16] * LANES)), _VECTOR)
+
+
+def multiply_add(builder: Any) -> Any:
+    """Return the function that multiplies and adds vectors with one rounding, whatever the compiler's options."""
+    return cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32"
+    )
+
+
+def lanes_sum(builder: Any, vector: Any) -> Any:
+    """Add the lanes up, half and half; as fused multiply-adds, because plain additions might be reordered."""
+    fma, lanes, one = multiply_add(builder), LANES, ir.Constant(_VECTOR, [1.0] * LANES)
+    while lanes > 1:
+        lanes //= 2
+        order = [*range(lanes, 2 * lanes), *range(2 * lanes, LANES), *range(lanes)]
+        mask = ir.Constant(ir.VectorType(_I32, LANES), order)
+        moved = builder.shuffle_vector(vector, ir.Constant(_VECTOR, ir.Undefined), mask)
+        vector = builder.call(fma, [vector, one, moved])
+    return builder.extract_element(vector, _I32(0))
+
+
+@functools.cache
+def dots(outputs: int, rows: int, kind: str) -> Any:
+    """Return the intrinsic for `outputs` stored rows and `rows` rows of activations.
+
+    It is called with the address of the first stored row and the bytes from one to the next, the same of the
+    activations, the number of terms (a multiple of 16), and where the results go: its address, the bytes from one
+    output to the next, and from one row to the next.
+    """
+
+    @intrinsic
+    def tile(typing, w, w_step, x, x_step, terms, y, o_step, y_step):
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            w, w_step, x, x_step, terms, y, o_step, y_step = arguments
+            fma, zero, one = multiply_add(builder), *(ir.Constant(_VECTOR, [n] * LANES) for n in (0.0, 1.0))
+            pairs = [(o, r) for o in range(outputs) for r in range(rows)]
+            sums = {(*pair, c): cgutils.alloca_once_value(builder, zero) for pair in pairs for c in range(_CHAINS)}
+            w_rows = [builder.add(w, builder.mul(w_step, _I64(o))) for o in range(outputs)]
+            x_rows = [builder.add(x, builder.mul(x_step, _I64(r))) for r in range(rows)]
+
+            def add(first: Any, chains: int) -> None:
+                for c in range(chains):
+                    at = builder.add(first, _I64(c * LANES))
+                    stored, active = builder.mul(at, _I64(BYTES[kind])), builder.mul(at, _I64(4))
+                    factors = [_load(builder, builder.add(row, active), _F32, 4) for row in x_rows]
+                    for o, row in enumerate(w_rows):
+                        number = _widened(builder, kind, builder.add(row, stored))
+                        for r in range(rows):
+                            total = builder.load(sums[o, r, c])
+                            builder.store(builder.call(fma, [number, factors[r], total]), sums[o, r, c])
+
+            step = _CHAINS * LANES
+            whole = builder.udiv(terms, _I64(step))
+            with cgutils.for_range(builder, whole) as loop:
+                add(builder.mul(loop.index, _I64(step)), _CHAINS)
+            begin = builder.mul(whole, _I64(step))
+            with cgutils.for_range(builder, builder.udiv(builder.sub(terms, begin), _I64(LANES))) as loop:
+                add(builder.add(begin, builder.mul(loop.index, _I64(LANES))), 1)
+            for o, r in pairs:
+                first, second = (builder.load(sums[o, r, c]) for c in range(_CHAINS))
+                to = builder.add(y, builder.add(builder.mul(o_step, _I64(o)), builder.mul(y_step, _I64(r))))
+                result = lanes_sum(builder, builder.call(fma, [first, one, second]))
+                builder.store(result, builder.inttoptr(to, _F32.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 8), generate
+
+    return tile

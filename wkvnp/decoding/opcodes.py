@@ -1,0 +1,3 @@
+"""The numbers of the kinds of steps."""
+
+PRODUCT, NORM, MIX, COPY, GATE, CONVOLVE, PUSH, RWKV4, GATED_LINEAR, RWKV7, MAMBA1, MAMBA2, ATTENTION = range(13)

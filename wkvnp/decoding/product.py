@@ -1,0 +1,146 @@
+# mypy: allow-untyped-defs
+"""Some outputs of a stored matrix: dot products, then what is done to each of them.
+
+Letters: M rows of activations, I terms, O outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._jit import inlined
+from .._scalar import sigmoid, tanh
+from .address import floats, place
+from .dots import KINDS, WIDE, dots
+
+STORE, ADD, ADD_GATED = range(3)
+ACTIVATIONS = ("linear", "tanh", "sigmoid", "silu", "relu_squared")
+CHUNK = 16
+"""Outputs of a quarter that are finished together: enough for whole vectors, little enough for the nearest cache."""
+
+
+def _for_kinds(outputs: int, rows: int) -> Any:
+    """Return the tile of so many stored rows and rows of activations, for whichever kind of number is stored."""
+    float32, bfloat16, float16 = (dots(outputs, rows, kind) for kind in KINDS)
+
+    @inlined
+    def tile(kind, w, w_step, x, x_step, terms, y, o_step, y_step):
+        if kind == 0:
+            float32(w, w_step, x, x_step, terms, y, o_step, y_step)
+        elif kind == 1:
+            bfloat16(w, w_step, x, x_step, terms, y, o_step, y_step)
+        else:
+            float16(w, w_step, x, x_step, terms, y, o_step, y_step)
+
+    return tile
+
+
+_one_by_one, _four_by_one = _for_kinds(1, 1), _for_kinds(4, 1)
+_ROWS = 3 if WIDE else 1
+_four_by_some = _for_kinds(4, _ROWS) if WIDE else _four_by_one
+
+
+@inlined
+def stored_bytes(kind):
+    """Return the bytes of one stored number."""
+    return 4 if kind == 0 else 2
+
+
+@inlined
+def multiply(kind, weight, apart, x, x_step, terms, rows, y, o_step, y_step):
+    """Set y (M, 4) to the products of four stored rows, `apart` bytes apart."""
+    m = 0
+    while m + _ROWS <= rows:
+        _four_by_some(kind, weight, apart, x + m * x_step, x_step, terms, y + m * y_step, o_step, y_step)
+        m += _ROWS
+    while m < rows:
+        _four_by_one(kind, weight, apart, x + m * x_step, 0, terms, y + m * y_step, o_step, 0)
+        m += 1
+
+
+@inlined
+def multiply_run(kind, weight, size, outputs, x, x_step, terms, rows, y, y_step):
+    """Set y (M, O) to the products of a few stored rows, `size` bytes each."""
+    whole = outputs // 4 * 4
+    for o in range(0, whole, 4):
+        multiply(kind, weight + o * size, size, x, x_step, terms, rows, y + 4 * o, 4, y_step)
+    for o in range(whole, outputs):
+        for m in range(rows):
+            _one_by_one(kind, weight + o * size, 0, x + m * x_step, 0, terms, y + 4 * o + m * y_step, 0, 0)
+
+
+@inlined
+def activate(y, activation):
+    """Apply one of the activations, by its number."""
+    zero = np.float32(0)
+    if activation == 1:
+        for i in range(y.size):
+            y[i] = tanh(y[i])
+    elif activation == 2:
+        for i in range(y.size):
+            y[i] = sigmoid(y[i])
+    elif activation == 3:
+        for i in range(y.size):
+            y[i] = y[i] * sigmoid(y[i])
+    elif activation == 4:
+        for i in range(y.size):
+            positive = y[i] if y[i] > zero else zero
+            y[i] = positive * positive
+
+
+@inlined
+def _finish(found, bias, activation, mode, gate, y):
+    """Add the bias, activate, and put results where they belong; bias and gate are addresses, 0 for none."""
+    n = found.size
+    if bias:
+        b = floats(bias, n)
+        for i in range(n):
+            found[i] += b[i]
+    activate(found, activation)
+    out = floats(y, n)
+    if mode == 0:
+        for i in range(n):
+            out[i] = found[i]
+    elif mode == 1:
+        for i in range(n):
+            out[i] += found[i]
+    else:
+        g = floats(gate, n)
+        for i in range(n):
+            out[i] += g[i] * found[i]
+
+
+@inlined
+def product(step, first, stop, rows, private, slots, scratch):
+    """Compute the outputs of the blocks from `first` to `stop`: some of each quarter of the matrix, or what is over.
+
+    Four streams keep the memory busier than one. Fields: kind, W, activations and their step, I, O, outputs of a
+    quarter in a block, result and its step, bias, activation, mode, gate and its step. Steps go from row to row, in
+    bytes.
+    """
+    kind, x_step, terms, outputs, each, y_step = step[2], step[5], step[6], step[7], step[8], step[10]
+    activation, mode, gate_step = step[12], step[13], step[15]
+    weight, x, y = place(step[3], private, slots), place(step[4], private, slots), place(step[9], private, slots)
+    bias, gate = step[11], place(step[14], private, slots) if mode == 2 else 0
+    size, quarter = terms * stored_bytes(kind), outputs // 4
+    begin, end = first * each, min(quarter, stop * each)
+    while begin < end:
+        n = min(CHUNK, end - begin)
+        for o in range(n):
+            at = weight + (begin + o) * size
+            multiply(kind, at, quarter * size, x, x_step, terms, rows, scratch + 4 * o, 4 * CHUNK, 16 * CHUNK)
+        for m in range(rows):
+            for q in range(4):
+                o, found = q * quarter + begin, floats(scratch + 4 * (4 * m + q) * CHUNK, n)
+                b, g = bias + 4 * o if bias else 0, gate + m * gate_step + 4 * o
+                _finish(found, b, activation, mode, g, y + m * y_step + 4 * o)
+        begin += n
+    o = 4 * quarter
+    if stop * each >= quarter and o < outputs:
+        n = outputs - o
+        multiply_run(kind, weight + o * size, size, n, x, x_step, terms, rows, scratch, 4 * CHUNK)
+        for m in range(rows):
+            b, g = bias + 4 * o if bias else 0, gate + m * gate_step + 4 * o
+            _finish(floats(scratch + 4 * m * CHUNK, n), b, activation, mode, g, y + m * y_step + 4 * o)
