@@ -32,7 +32,9 @@ exclude_patterns = [
     "generated/commands",
     "bundled-models/table.md",
     "bundled-models/checks.md",
+    "guide/architectures.md",
     "guide/mechanism-table.md",
+    "guide/peers/*.md",
 ]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3

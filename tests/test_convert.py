@@ -20,7 +20,7 @@ from wkvnp.checkpoints import LazyTensor, open_checkpoint, save_safetensors
 from wkvnp.checkpoints.naming import flatten
 from wkvnp.cli import main
 from wkvnp.errors import CheckpointError, ShapeError
-from wkvnp.models import ARCHITECTURES, conversion
+from wkvnp.models import ARCHITECTURES, storage
 
 ROOT = Path(wkvnp.__file__).parents[1]
 
@@ -100,7 +100,7 @@ def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
 def test_vectors_stay_and_large_tensors_are_converted_in_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversion, "_PIECE", 1000)
+    monkeypatch.setattr(storage, "_PIECE", 1000)
     make().save(tmp_path / "a")
     wkvnp.convert(tmp_path / "a", tmp_path / "b", dtype="bfloat16")
     dtypes = {name: tensor.dtype for name, tensor in open_checkpoint(tmp_path / "b").tensors.items()}
@@ -149,7 +149,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"convert: target must be a file; .* is a folder"):
         wkvnp.convert(path, tmp_path)
     with pytest.raises(ShapeError, match="dtype must be one of"):
-        wkvnp.convert(path, tmp_path / "b", dtype="int8")
+        wkvnp.convert(path, tmp_path / "b", dtype="int3")
     save_safetensors(tmp_path / "c", {"x": np.zeros(3, np.float32)})
     with pytest.raises(CheckpointError, match="not a known RWKV"):
         wkvnp.convert(tmp_path / "c", tmp_path / "b")
@@ -265,7 +265,7 @@ def test_memory_is_that_of_the_largest_tensor(tmp_path: Path) -> None:
     )
     size = (tmp_path / "a").stat().st_size
     largest = max(array.nbytes for array in arrays.values())
-    for dtype in ("", "bfloat16"):
+    for dtype in ("", "bfloat16", "int8", "int4"):
         done = subprocess.run(
             [sys.executable, "-c", program, tmp_path / "a", tmp_path / "b", dtype],
             env=os.environ | {"PYTHONPATH": str(ROOT)},

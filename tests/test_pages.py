@@ -14,7 +14,10 @@ from wkvnp.mechanisms.rwkv7 import SPEC
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     "README.md",
-    *(f"docs/guide/{name}.md" for name in ("checkpoints", "models", "states", "analysis", "ai-is-cool", "speed")),
+    *(
+        f"docs/guide/{name}.md"
+        for name in ("checkpoints", "models", "states", "analysis", "ai-is-cool", "first-call", "speed")
+    ),
     "docs/index.md",
 ]
 CHECKPOINT = "RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth"

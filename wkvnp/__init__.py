@@ -63,6 +63,7 @@ _HOMES = {
     "token_shift": ".mechanisms.token_shift",
     "tokenizer": ".tokenizers",
     "top_k_gate": ".primitives.router",
+    "warmup": ".models.warmup",
 }
 """Public name -> the module that defines it."""
 
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from .models.initial import init
     from .models.language_model import Model
     from .models.state import State, load_state
+    from .models.warmup import warmup
     from .primitives.router import expert_load, top_k_gate
     from .tokenizers import tokenizer
 

@@ -25,12 +25,12 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
 
 
 def dtype_name(dtype: npt.DTypeLike) -> str:
-    """Return the name of a dtype, ``"bfloat16"`` included.
+    """Return the name of a dtype, ``"bfloat16"`` included, and ``"int4"``, which is always told by its name.
 
     >>> dtype_name(BFLOAT16), dtype_name("f4")
     ('bfloat16', 'float32')
     """
-    if isinstance(dtype, str) and dtype == "bfloat16":
+    if isinstance(dtype, str) and dtype in ("bfloat16", "int4"):
         return dtype
     return _name_of(np.dtype(dtype))
 

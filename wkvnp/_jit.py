@@ -2,7 +2,7 @@
 
 `jit` is for functions that other compiled functions call, `kernel` for the loops that Python calls. A kernel compiles,
 or loads its machine code from disk (`_compile_cache`), when it is first called with arguments of some types. Importing
-this module does not import Numba.
+this module does not import Numba. Arrays that may be written to and those that may not share machine code.
 
 Python hears Ctrl-C only between launches. Hence one launch must not take longer than about 0.1 s: callers cut
 longer work along time and launch again.
@@ -10,18 +10,22 @@ longer work along time and launch again.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Callable
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
 
 from . import _threads
-from ._compile_cache import KernelCache
+from ._compile_cache import KernelCache, directory
 from ._threads import set_threads, threads
 
-__all__ = ["FAST", "Kernel", "inlined", "jit", "kernel", "set_threads", "threads"]
+__all__ = ["FAST", "Kernel", "compiling", "inlined", "jit", "kernel", "set_threads", "threads"]
 
 # Not "nnan" and "ninf": a running maximum starts at minus infinity, and NaN must stay visible.
 FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
@@ -85,21 +89,100 @@ class Kernel:
 
     def sized(self, steps: int) -> Callable[..., None]:
         """Return the way to run work of so many elementary steps: shared, or `serial` if it is too small for that."""
-        return self.serial if steps <= SMALL else self
+        run = self.serial if steps <= SMALL else self
+        return functools.partial(self._after_compiling_both, run) if compiling.any_size else run
 
     def serial(self, *arguments: Any) -> None:
         """Run on the calling thread: for work too small to share."""
         (self._serial or self._compile(parallel=False))(*arguments)
 
+    def _after_compiling_both(self, run: Callable[..., None], *arguments: Any) -> None:
+        """Run one way when the other, which work of another size would take, has been compiled for the same types."""
+        ways = [self._serial or self._compile(parallel=False)]
+        if _threads.share():
+            ways.append(self._parallel or self._compile(parallel=True))
+        for dispatcher in ways:
+            if hasattr(dispatcher, "_cache"):
+                dispatcher._compile_for_args(*arguments)
+        run(*arguments)
+
     def _compile(self, *, parallel: bool) -> Any:
         dispatcher = _dispatcher(self.function, parallel=parallel)
         if hasattr(dispatcher, "_cache"):  # not with NUMBA_DISABLE_JIT=1, which leaves the Python function
             dispatcher._cache = KernelCache(self.function, f"{self.name} {parallel=} {sorted(FAST)}")
+            dispatcher.compile = functools.partial(_compile_writable, dispatcher, dispatcher.compile)
         if parallel:
             self._parallel = dispatcher
         else:
             self._serial = dispatcher
         return dispatcher
+
+
+class Compiling:
+    """What this process has compiled, and the one remark about it on a terminal.
+
+    Attributes
+    ----------
+    kernels, loaded : int
+        Loops compiled for some types of arguments, and loaded from disk.
+    seconds : float
+        What compiling took.
+    any_size : bool
+        A warm-up: whatever is called is compiled for small work and for large.
+    quiet : bool
+        The remark is made, or not wanted.
+    """
+
+    PATIENCE = 1.0
+
+    def __init__(self) -> None:
+        self.kernels, self.loaded, self.seconds = 0, 0, 0.0
+        self.any_size, self.quiet = False, False
+
+    @contextlib.contextmanager
+    def one(self, dispatcher: Any) -> Iterator[None]:
+        """Count what is compiled or loaded in this block; say so if the waiting grows long."""
+        began, before = time.perf_counter(), _compiled_and_loaded(dispatcher)
+        waiting = threading.Timer(max(0.0, self.PATIENCE - self.seconds), self._remark)
+        if not self.quiet and sys.stderr is not None and sys.stderr.isatty():
+            waiting.daemon = True
+            waiting.start()
+        try:
+            yield
+        finally:
+            waiting.cancel()
+            compiled, loaded = (now - then for now, then in zip(_compiled_and_loaded(dispatcher), before, strict=True))
+            self.kernels += compiled
+            self.loaded += loaded
+            self.seconds += time.perf_counter() - began if compiled else 0
+
+    def _remark(self) -> None:
+        self.quiet = True
+        why = "once (`wkvnp warmup` does it beforehand)" if directory() else "as always without a cache"
+        sys.stderr.write(f"\r\x1b[Kwkvnp: compiling for this machine, {why}\n")
+        sys.stderr.flush()
+
+
+compiling = Compiling()
+
+
+def _compiled_and_loaded(dispatcher: Any) -> tuple[int, int]:
+    return sum(dispatcher.stats.cache_misses.values()), sum(dispatcher.stats.cache_hits.values())
+
+
+def _compile_writable(dispatcher: Any, compile: Callable[..., Any], signature: tuple[Any, ...]) -> Any:
+    """Compile, or load, a loop as if all arrays might be written to, and run it for those that may not too.
+
+    Which arrays it writes to does not depend on that, and weights are read-only or not by where they come from: every
+    combination would be compiled anew.
+    """
+    array = _numba().types.Array
+    writable = tuple(each.copy(readonly=False) if isinstance(each, array) else each for each in signature)
+    with compiling.one(dispatcher):
+        entry = compile(writable)
+    if writable != signature:
+        dispatcher._insert([each._code for each in signature], entry, False)
+    return entry
 
 
 def _dispatcher(function: Callable[..., Any], *, parallel: bool, inline: bool = False) -> Any:

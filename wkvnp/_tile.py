@@ -57,6 +57,22 @@ def total(x):
     return np.sum(x, dtype=x.dtype)
 
 
+def sweep(S, i, width, loss, outers, readings):
+    """Pass once over the `width` values from i on of a state S (K, V): read its rows as they are, then move them.
+
+    For every (p, y) of `readings`, ``y += p S``; then, if there are `outers`, ``S += loss S`` and the outer product of
+    every (k, v) of them. Both are tuples; loss, p, k have K numbers, y, v have `width`, and all may have more.
+    """
+    K, rows = len(S), S[:, i : i + width]
+    for p, y in readings:
+        y[:width] += p[:K] @ rows
+    if outers:
+        moves = loss[:K, None] * rows
+        for k, v in outers:
+            moves += np.outer(k[:K], v[:width])
+        rows += moves
+
+
 def _lanes(number: Any) -> int:
     return 16 if number == types.float32 else 8
 
@@ -64,10 +80,10 @@ def _lanes(number: Any) -> int:
 class _Memory:
     """Flat arrays of one type as vectors, inside the code of one intrinsic."""
 
-    def __init__(self, context: Any, builder: Any, array: Any) -> None:
+    def __init__(self, context: Any, builder: Any, array: Any, lanes: int = 0) -> None:
         self.context, self.builder, self.array = context, builder, array
         self.number = context.get_data_type(array.dtype)
-        self.vector = ir.VectorType(self.number, _lanes(array.dtype))
+        self.vector = ir.VectorType(self.number, lanes or _lanes(array.dtype))
         self.align = array.dtype.bitwidth // 8
         signature = ir.FunctionType(self.vector, [self.vector] * 3)
         letter = "f32" if array.dtype == types.float32 else "f64"
@@ -165,6 +181,76 @@ def _overload_multiply(a, a0, a_step, b, b0, b_step, c, c0, c_step, rows, terms,
             while w < width:
                 rest_row(a, x, a_step, b, b0 + w, b_step, c, y + w, c_step, terms, factor, f)
                 w += lanes
+
+    return run
+
+
+@functools.cache
+def _sweep(vectors: int, lanes: int) -> Any:
+    """Return the intrinsic of `sweep` for so many vectors beside each other, at value c of those asked for."""
+
+    @intrinsic
+    def sweep(typing, S, i, c, loss, outers, readings):
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kinds = dict(zip(("S", "i", "c", "loss", "outers", "readings"), signature.args, strict=True))
+            S, i, c, loss, outers, readings = arguments
+            rows = _Memory(context, builder, kinds["S"], lanes)
+            state = context.make_array(kinds["S"])(context, builder, S)
+            K, V = cgutils.unpack_tuple(builder, state.shape, 2)
+
+            def pairs(kind: Any, value: Any) -> Any:
+                for n, pair in enumerate(kind):
+                    parts = [cgutils.unpack_tuple(builder, builder.extract_value(value, n), 2)]
+                    yield [(_Memory(context, builder, a, lanes), part) for a, part in zip(pair, parts[0], strict=True)]
+
+            moved, read = list(pairs(kinds["outers"], outers)), list(pairs(kinds["readings"], readings))
+            places = range(vectors)
+            added = [[memory.load(v, c, w) for w in places] for _, (memory, v) in moved]
+            sums = [
+                [cgutils.alloca_once_value(builder, memory.load(y, c, w)) for w in places] for _, (memory, y) in read
+            ]
+            fading = _Memory(context, builder, kinds["loss"], lanes) if moved else None
+            with cgutils.for_range(builder, K) as loop:
+                factors = [memory.spread(k, loop.index) for (memory, k), _ in moved]
+                reads = [memory.spread(p, loop.index) for (memory, p), _ in read]
+                at = builder.add(builder.add(i, c), builder.mul(V, loop.index))
+                fade = fading.spread(loss, loop.index) if fading else None
+                for w in places:
+                    row = rows.load(S, at, w)
+                    for p, sum_ in zip(reads, sums, strict=True):
+                        builder.store(rows.multiply_add(p, row, builder.load(sum_[w])), sum_[w])
+                    if fade is not None:
+                        change = builder.fmul(fade, row)
+                        for k, v in zip(factors, added, strict=True):
+                            change = rows.multiply_add(k, v[w], change)
+                        rows.store(builder.fadd(row, change), S, at, w)
+            for (_, (memory, y)), sum_ in zip(read, sums, strict=True):
+                for w in places:
+                    memory.store(builder.load(sum_[w]), y, c, w)
+            return context.get_dummy_value()
+
+        return types.void(S, types.intp, types.intp, loss, outers, readings), generate
+
+    return sweep
+
+
+@overload(sweep, jit_options=_OPTIONS)
+def _overload_sweep(S, i, width, loss, outers, readings):
+    lanes = _lanes(S.dtype)
+    many, some, each = _sweep(_WIDE, lanes), _sweep(1, lanes), _sweep(1, 1)
+    step = _WIDE * lanes
+
+    def run(S, i, width, loss, outers, readings):
+        c = 0
+        while c + step <= width:
+            many(S, i, c, loss, outers, readings)
+            c += step
+        while c + lanes <= width:
+            some(S, i, c, loss, outers, readings)
+            c += lanes
+        while c < width:
+            each(S, i, c, loss, outers, readings)
+            c += 1
 
     return run
 

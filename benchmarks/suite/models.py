@@ -1,37 +1,98 @@
-"""Whole models with random weights: tokens per second do not depend on what the numbers are."""
+"""Whole models with random weights: what a token costs does not depend on what the numbers are.
+
+A decoded token is compared with reading its weights once, a prompt with the matrix products in it at the rate of sgemm.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 import wkvnp
+from wkvnp.checkpoints.naming import flatten
+from wkvnp.errors import ShapeError
+from wkvnp.models import ARCHITECTURES
 
-ARCHITECTURES = ["rwkv4", "rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv6", "rwkv7"]
-PREFILL = 256
+from .calibration import read_gigabytes_per_second, sgemm_gflops, times
+
+VOCABULARY, BATCH, PREFILL = 8192, 32, 512
+DTYPES = ["float32", "bfloat16", "int8", "int4"]
+LAYERS = {"rwkv7 0.1B": 12, "mamba1": 10, "mamba2": 10}
+"""Where they are not six: layers of Mamba are about half as large."""
+
+
+def drawn(architecture: str, dtype: str) -> wkvnp.Model:
+    """Make a model of some 30 million parameters, or, of RWKV-7, of the size of the smallest published one."""
+    name, _, published = architecture.partition(" ")
+    width, vocabulary = (768, 65536) if published else (512, VOCABULARY)
+    n_layer = LAYERS.get(architecture, 8 if name == "qwen3_next" else 6)
+    try:
+        return wkvnp.init(name, n_layer=n_layer, n_embd=width, vocab_size=vocabulary, rng=0, dtype=dtype)
+    except ShapeError as error:  # a dtype that this version does not have
+        raise NotImplementedError(str(error)) from None
+
+
+def sizes(model: wkvnp.Model) -> tuple[int, int, int]:
+    """Return the bytes that a token reads, the multiplications of one in the layers, and those of the head."""
+    arrays = flatten(model.weights)
+    table = next(array for name, array in arrays.items() if "emb" in name and array.ndim == 2)
+    heads = [array for array in arrays.values() if array.shape == table.shape]  # one: the table is the head too
+    layers = sum(array.size for array in arrays.values() if array.ndim >= 2) - len(heads) * table.size
+    return model.nbytes - (len(heads) - 1) * table.nbytes, layers, table.size
 
 
 class Model:
-    """A model of some ten million parameters: enough for its matrices to matter, little enough for any machine."""
+    """Every architecture and dtype."""
 
-    params = (ARCHITECTURES, ["float32", "bfloat16"])
+    params = ([*ARCHITECTURES, "rwkv7 0.1B"], DTYPES)
     param_names = ("architecture", "dtype")
-    timeout = 300
+    timeout = 600
 
     def setup(self, architecture: str, dtype: str) -> None:
-        self.model = wkvnp.init(architecture, n_layer=4, n_embd=384, vocab_size=4096, rng=0, dtype=dtype)
-        self.tokens = np.random.default_rng(1).integers(0, 4096, PREFILL)
-        _, self.state = self.model(self.tokens)
-        self.time_decode_one_token(architecture, dtype)
-        self.time_decode_batch_of_8(architecture, dtype)
+        self.model = drawn(architecture, dtype)
+        self.tokens = np.random.default_rng(1).integers(0, VOCABULARY, max(PREFILL, BATCH))
+        _, self.state = self.model(self.tokens[:1])
 
-    def time_decode_one_token(self, architecture: str, dtype: str) -> None:
+    def decode(self) -> None:
         self.model(self.tokens[:1], self.state)
 
-    def time_prefill(self, architecture: str, dtype: str) -> None:
-        self.model(self.tokens)
+    def time_decode(self, architecture: str, dtype: str) -> None:
+        self.decode()
 
-    def time_decode_batch_of_8(self, architecture: str, dtype: str) -> None:
-        self.model(self.tokens[:8, None])
+    def track_decode(self, architecture: str, dtype: str) -> float:
+        read = sizes(self.model)[0] * 1e-9
+        return times(self.decode, lambda: read / read_gigabytes_per_second(), repeats=15)
+
+    track_decode.unit = "times reading"  # type: ignore[attr-defined]
+
+    def track_decode_batch(self, architecture: str, dtype: str) -> float:
+        """Compare 32 sequences in one call with 32 calls."""
+        rows = self.tokens[:BATCH, None]
+        _, state = self.model(rows)
+        batch = times(lambda: self.model(rows, state), lambda: 1.0)
+        return batch / times(self.decode, lambda: 1.0, repeats=15) / BATCH
+
+    track_decode_batch.unit = "times single"  # type: ignore[attr-defined]
+
+    def track_prefill(self, architecture: str, dtype: str) -> float:
+        _, layers, head = sizes(self.model)
+        products = 2e-9 * (layers * PREFILL + head)
+        return times(lambda: self.model(self.tokens[:PREFILL]), lambda: products / sgemm_gflops())
+
+    track_prefill.unit = "times sgemm"  # type: ignore[attr-defined]
+
+
+class Memory:
+    """The most memory of a process that decodes and reads a prompt."""
+
+    params = Model.params
+    param_names = Model.param_names
+    timeout = 600
+
+    def setup(self, architecture: str, dtype: str) -> None:
+        self.model = drawn(architecture, dtype)
+
+    def peakmem_decode(self, architecture: str, dtype: str) -> None:
+        self.model([1])
 
     def peakmem_prefill(self, architecture: str, dtype: str) -> None:
-        self.model(self.tokens)
+        self.model(np.arange(PREFILL))

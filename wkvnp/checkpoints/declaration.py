@@ -290,7 +290,7 @@ def flatten(instance: Any) -> dict[str, Any]:
         if isinstance(value, tuple):
             for number, member in enumerate(value):
                 walk(member, f"{path}.{number}")
-        elif hasattr(kind, "__dataclass_fields__") and kind is not LazyTensor:
+        elif hasattr(kind, "__dataclass_fields__") and not isinstance(value, LazyTensor):
             for field in _fields(kind):
                 walk(getattr(value, field.name), f"{path}.{field.name}" if path else field.name)
         elif value is not None:

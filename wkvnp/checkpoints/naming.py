@@ -27,6 +27,7 @@ from .declaration import (
     flatten,
     slots,
 )
+from .quantised_tensors import QuantisedTensor
 from .renaming import Deinterleave, Group, Logarithm, Renamed, Reorder, Reshape, Rule, Scale, Transpose
 from .tensors import LazyTensor, quoted
 
@@ -119,7 +120,9 @@ def bind(
         "missing": [slot.name for slot in needed if slot.name not in given] + _gaps(members, left_over),
         "of the wrong shape": misfits,
         "not floating point": [
-            f"{slot.name} ({given[slot.name].dtype})" for slot in found if given[slot.name].dtype not in FLOAT_DTYPES
+            f"{slot.name} ({given[slot.name].dtype})"
+            for slot in found
+            if given[slot.name].dtype not in FLOAT_DTYPES and not isinstance(given[slot.name], QuantisedTensor)
         ],
         "left over": [quoted(name) for name in left_over],
     }

@@ -11,6 +11,7 @@ from ..errors import CheckpointError
 from .ggmf import read_ggmf
 from .gguf import read_gguf
 from .mapped_file import Buffer, map_file
+from .quantised_tensors import joined
 from .safetensors import HEADER_LIMIT, read_safetensors, read_sharded
 from .tensors import Container
 from .torch_zip import read_torch_zip
@@ -68,7 +69,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
     if path.is_dir():
         path = _find_in_folder(path)
     buffer = map_file(path)
-    container = _read(path, buffer)
+    container = joined(_read(path, buffer))
     return container if container.files else replace(container, files=((path, buffer),))
 
 

@@ -18,7 +18,7 @@ from .. import __version__
 from ..errors import WkvnpError
 from .interrupt import INTERRUPTED, leave_at_once
 
-COMMANDS = ("generate", "chat", "score", "tokenize", "info", "init", "convert")
+COMMANDS = ("generate", "chat", "score", "tokenize", "info", "init", "convert", "warmup")
 
 
 class UsageError(Exception):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import UsageError
 from .interrupt import Deferred
-from .options import writable
+from .options import DTYPES, writable
 from .progress import Bar
 
 HELP = "write the weights of a checkpoint as safetensors under the original tensor names"
@@ -16,9 +16,11 @@ EXAMPLES = """examples:
   wkvnp convert rwkv7.pth rwkv7.safetensors
   wkvnp convert rwkv7-q5_1.bin rwkv7.safetensors --dtype bfloat16
   wkvnp convert folder-from-hugging-face model.safetensors
+  wkvnp convert rwkv7.pth small.safetensors --dtype int8
 
 IN is anything that --model takes. One tensor at a time is in memory, so files larger than the memory can be converted.
-Quantised matrices become float32, or what --dtype says; vectors are never narrowed.
+What others have quantised becomes float32, or what --dtype says; vectors are never narrowed. int8 and int4 round the
+large matrices to 8 or 4 bits, with a scale for every 32 weights; embeddings and all that is small stay as they are.
 """
 
 
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("source", metavar="IN", help="checkpoint, or a folder with one")
     parser.add_argument("target", metavar="OUT", help="the safetensors file to write")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as in the file")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: as in the file")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 
 

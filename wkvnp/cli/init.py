@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import UsageError
 from .interrupt import Deferred
-from .options import writable
+from .options import DTYPES, writable
 
 HELP = "write a small checkpoint with random weights, to try out the machinery"
 EXAMPLES = """examples:
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--window", type=int, metavar="T", help="tokens that attention sees; default all")
     parser.add_argument("--vocab", type=int, default=256, metavar="V", help="default 256: one token per byte")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 

@@ -19,6 +19,8 @@ _DEMONSTRATION = (
     "wkvnp: demonstration model, an RWKV-7 of 2.5 million parameters that has read the documentation of Python only; "
     "--model PATH loads a real one"
 )
+DTYPES = ("float32", "float16", "bfloat16", "int8", "int4")
+"""What weights can be converted to from the shell; float64 is for reference only."""
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
@@ -37,7 +39,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="bytes, rwkv-world, or a vocabulary file; default: that in the folder of the model, else by its size",
     )
-    group.add_argument("--dtype", choices=("float32", "float16", "bfloat16", "float64"), help="convert the weights")
+    group.add_argument("--dtype", choices=(*DTYPES, "float64"), help="convert the weights")
     group.add_argument("--threads", type=int, metavar="N", help="threads to use; default: one per core")
 
 

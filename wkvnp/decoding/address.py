@@ -32,13 +32,27 @@ def _pointer_to(number: Any) -> Any:
     return pointer
 
 
+_uint16, _int16 = (_pointer_to(number) for number in (types.uint16, types.int16))
 _float32, _float64, _int64 = (_pointer_to(number) for number in (types.float32, types.float64, types.int64))
+_int8, _int32 = (_pointer_to(number) for number in (types.int8, types.int32))
 
 
 @inlined
 def floats(address, shape):
     """Return the float32 numbers at an address as an array of a shape."""
     return carray(_float32(address), shape)
+
+
+@inlined
+def bfloats(address, shape):
+    """Return the bfloat16 numbers at an address as an array of a shape, as compiled code knows them."""
+    return carray(_uint16(address), shape)
+
+
+@inlined
+def half_floats(address, shape):
+    """Return the float16 numbers at an address as an array of a shape, as compiled code knows them."""
+    return carray(_int16(address), shape)
 
 
 @inlined
@@ -51,6 +65,18 @@ def doubles(address, shape):
 def integers(address, shape):
     """Return the int64 numbers at an address as an array of a shape."""
     return carray(_int64(address), shape)
+
+
+@inlined
+def small_integers(address, shape):
+    """Return the int8 numbers at an address as an array of a shape."""
+    return carray(_int8(address), shape)
+
+
+@inlined
+def whole_numbers(address, shape):
+    """Return the int32 numbers at an address as an array of a shape."""
+    return carray(_int32(address), shape)
 
 
 @inlined

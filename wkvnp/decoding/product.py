@@ -17,7 +17,7 @@ from .dots import KINDS, WIDE, dots
 
 STORE, ADD, ADD_GATED = range(3)
 ACTIVATIONS = ("linear", "tanh", "sigmoid", "silu", "relu_squared")
-CHUNK = 16
+CHUNK = 32
 """Outputs of a quarter that are finished together: enough for whole vectors, little enough for the nearest cache."""
 
 
@@ -112,35 +112,60 @@ def _finish(found, bias, activation, mode, gate, y):
             out[i] += g[i] * found[i]
 
 
-@inlined
-def product(step, first, stop, rows, private, slots, scratch):
-    """Compute the outputs of the blocks from `first` to `stop`: some of each quarter of the matrix, or what is over.
+def products(four: Any, one: Any, row_bytes: Any) -> Any:
+    """Return the step that computes outputs, given what multiplies four stored rows and one, and how long a row is."""
 
-    Four streams keep the memory busier than one. Fields: kind, W, activations and their step, I, O, outputs of a
-    quarter in a block, result and its step, bias, activation, mode, gate and its step. Steps go from row to row, in
-    bytes.
-    """
-    kind, x_step, terms, outputs, each, y_step = step[2], step[5], step[6], step[7], step[8], step[10]
-    activation, mode, gate_step = step[12], step[13], step[15]
-    weight, x, y = place(step[3], private, slots), place(step[4], private, slots), place(step[9], private, slots)
-    bias, gate = step[11], place(step[14], private, slots) if mode == 2 else 0
-    size, quarter = terms * stored_bytes(kind), outputs // 4
-    begin, end = first * each, min(quarter, stop * each)
-    while begin < end:
-        n = min(CHUNK, end - begin)
-        for o in range(n):
-            at = weight + (begin + o) * size
-            multiply(kind, at, quarter * size, x, x_step, terms, rows, scratch + 4 * o, 4 * CHUNK, 16 * CHUNK)
-        for m in range(rows):
-            for q in range(4):
-                o, found = q * quarter + begin, floats(scratch + 4 * (4 * m + q) * CHUNK, n)
+    @inlined
+    def product(step, first, stop, rows, private, slots, scratch):
+        """Compute the outputs of the blocks from `first` to `stop`: some of each quarter of the matrix, or the rest.
+
+        Four streams keep the memory busier than one. Fields: kind, W, activations and their step, I, O, outputs of a
+        quarter in a block, result and its step, bias, activation, mode, gate and its step, scales of W or 0. Steps go
+        from row to row, in bytes.
+        """
+        kind, x_step, terms, outputs, each, y_step = step[2], step[5], step[6], step[7], step[8], step[10]
+        activation, mode, gate_step = step[12], step[13], step[15]
+        weight, x, y = place(step[3], private, slots), place(step[4], private, slots), place(step[9], private, slots)
+        bias, gate, scales = step[11], place(step[14], private, slots) if mode == 2 else 0, step[16]
+        (size, scale), quarter = row_bytes(kind, terms), outputs // 4
+        begin, end = first * each, min(quarter, stop * each)
+        while begin < end:
+            n = min(CHUNK, end - begin)
+            for o in range(n):
+                w, s, found = weight + (begin + o) * size, scales + (begin + o) * scale, scratch + 4 * o
+                four(kind, w, quarter * size, s, quarter * scale, x, x_step, terms, rows, found, 4 * CHUNK, 16 * CHUNK)
+            for m in range(rows):
+                for q in range(4):
+                    o, found = q * quarter + begin, floats(scratch + 4 * (4 * m + q) * CHUNK, n)
+                    b, g = bias + 4 * o if bias else 0, gate + m * gate_step + 4 * o
+                    _finish(found, b, activation, mode, g, y + m * y_step + 4 * o)
+            begin += n
+        o = 4 * quarter
+        if stop * each >= quarter and o < outputs:
+            n = outputs - o
+            for i in range(n):
+                w, s = weight + (o + i) * size, scales + (o + i) * scale
+                one(kind, w, s, x, x_step, terms, rows, scratch + 4 * i, 4 * CHUNK)
+            for m in range(rows):
                 b, g = bias + 4 * o if bias else 0, gate + m * gate_step + 4 * o
-                _finish(found, b, activation, mode, g, y + m * y_step + 4 * o)
-        begin += n
-    o = 4 * quarter
-    if stop * each >= quarter and o < outputs:
-        n = outputs - o
-        multiply_run(kind, weight + o * size, size, n, x, x_step, terms, rows, scratch, 4 * CHUNK)
-        for m in range(rows):
-            b, g = bias + 4 * o if bias else 0, gate + m * gate_step + 4 * o
-            _finish(floats(scratch + 4 * m * CHUNK, n), b, activation, mode, g, y + m * y_step + 4 * o)
+                _finish(floats(scratch + 4 * m * CHUNK, n), b, activation, mode, g, y + m * y_step + 4 * o)
+
+    return product
+
+
+@inlined
+def _row_bytes(kind, terms):
+    return terms * stored_bytes(kind), 0
+
+
+@inlined
+def _four(kind, w, w_step, s, s_step, x, x_step, terms, rows, y, o_step, y_step):
+    multiply(kind, w, w_step, x, x_step, terms, rows, y, o_step, y_step)
+
+
+@inlined
+def _one(kind, w, s, x, x_step, terms, rows, y, y_step):
+    multiply_run(kind, w, 0, 1, x, x_step, terms, rows, y, y_step)
+
+
+product = products(_four, _one, _row_bytes)

@@ -14,8 +14,10 @@ import numpy as np
 
 from .._dtypes import compiled_view, dtype_name, widen
 from .._jit import threads
+from .._quantised import Quantised
 from . import opcodes, run
-from .dots import BYTES, KINDS, LANES
+from .dots import KINDS, LANES
+from .integer_dots import INTEGERS, bytes_of_activations
 from .places import Array, Pair, Place, Unsuitable, padded, padded_rows, zeros
 from .product import ACTIVATIONS, ADD, ADD_GATED, CHUNK, STORE
 
@@ -32,6 +34,11 @@ class Program:
     ----------
     rows : int
         The most tokens, one a sequence, that a call may have.
+
+    Attributes
+    ----------
+    slots : int
+        The number of the next slot.
     """
 
     def __init__(self, rows: int) -> None:
@@ -41,8 +48,9 @@ class Program:
         self._phases: list[list[int]] = []
         self._bytes: list[int] = []
         self._kept: list[Array] = []
-        self._own, self._used, self._scratch, self._slots, self._terms = 0, 0, 4 * CHUNK * rows, 1, 0
+        self._own, self._used, self._scratch, self.slots, self._terms = 0, 0, 4 * CHUNK * rows, 1, 0
         self._shared: dict[tuple[str, int], Place] = {}
+        self._quantised: dict[tuple[Place, str], Place] = {}
         self._workers = 0
         self._lock = threading.Lock()
 
@@ -70,8 +78,8 @@ class Program:
 
     def slot(self, size: int) -> Place:
         """Return a place in an array (M, size) that every call gives."""
-        self._slots += 1
-        return Place(self._slots - 1, size, 4 * size)
+        self.slots += 1
+        return Place(self.slots - 1, size, 4 * size)
 
     def constant(self, array: Array) -> int:
         """Return the address of an array that does not change, and keep it."""
@@ -90,6 +98,7 @@ class Program:
         self._phases.append([len(self._steps)] * 3 + [0, 0])
         self._bytes.append(0)
         self._used = 0
+        self._quantised.clear()
 
     def add(
         self,
@@ -107,15 +116,32 @@ class Program:
         `scratch` counts the numbers that a block needs room for.
         """
         phase = self._phases[-1]
-        assert not own or phase[1] == phase[2], "what every worker prepares stands before what they share"
-        self._steps.append([opcode, -blocks if each_row else blocks, *fields])
-        self._numbers.append(number)
+        at = phase[1] if own else phase[2]  # what every worker prepares stands before what they share
+        self._steps.insert(at, [opcode, -blocks if each_row else blocks, *fields])
+        self._numbers.insert(at, number)
         self._scratch = max(self._scratch, scratch)
         phase[2] += 1
         if own:
             phase[1] += 1
         else:
             phase[4 if each_row else 3] += blocks
+
+    def embed(self, tokens: Place, table: Array, norm: tuple[Array, Array, float] | None, x: Place) -> None:
+        """Set x to the rows of a table (V, C) that tokens (M,), int64, name; then to their layer norm."""
+        scale, shift, eps = 0, 0, 0.0
+        if norm is not None:
+            scale, shift, eps = self.vector(norm[0]), self.vector(norm[1]), norm[2]
+        fields = [
+            tokens.code,
+            KINDS[dtype_name(table.dtype)],
+            self.constant(table),
+            x.code,
+            x.step,
+            x.size,
+            scale,
+            shift,
+        ]
+        self.add(opcodes.EMBED, 1, fields, number=eps)
 
     def norm(
         self, x: Place, weight: Array, bias: Array | None, eps: float, *, groups: int = 1, y: Place | None = None
@@ -160,7 +186,7 @@ class Program:
     def product(
         self,
         x: Place,
-        weight: Array,
+        weight: Array | Quantised,
         y: Place,
         *,
         activation: str = "linear",
@@ -169,19 +195,32 @@ class Program:
         gate: Place | None = None,
     ) -> None:
         """Set y to f(x W^T + bias) for W (O, I), or add that to it, or `gate` times it."""
-        weight = padded_rows(weight)
-        O, I = weight.shape
-        kind = dtype_name(weight.dtype)
-        each = max(1, _BLOCK_BYTES // (4 * I * BYTES[kind]))
+        if isinstance(weight, Quantised):
+            x, kind, opcode = self._quantise(x, weight.dtype), INTEGERS[weight.dtype], opcodes.INTEGER_PRODUCT
+            stored, scales = weight.codes, self.constant(weight.scales)
+        else:
+            stored, scales, opcode = padded_rows(weight), 0, opcodes.PRODUCT
+            kind = KINDS[dtype_name(stored.dtype)]
+        O, I = weight.shape[0], stored.shape[1] if scales == 0 else weight.shape[1]
+        each = max(1, _BLOCK_BYTES // (4 * (stored.nbytes // O)))
         mode = ADD_GATED if gate is not None else ADD if add else STORE
         gated = [0, 0] if gate is None else [gate.code, gate.step]
         fields = [
-            KINDS[kind], self.constant(weight), x.code, x.step, I, O, each, y.code, y.step,
-            0 if bias is None else self.vector(bias), ACTIVATIONS.index(activation), mode, *gated,
+            kind, self.constant(stored), x.code, x.step, I, O, each, y.code, y.step,
+            0 if bias is None else self.vector(bias), ACTIVATIONS.index(activation), mode, *gated, scales,
         ]  # fmt: skip
         self._bytes[-1] += weight.nbytes
         self._terms += weight.size
-        self.add(opcodes.PRODUCT, max(1, -(-(O // 4) // each)), fields)
+        self.add(opcode, max(1, -(-(O // 4) // each)), fields)
+
+    def _quantise(self, x: Place, dtype: str) -> Place:
+        """Return where activations stand as codes and scales, for weights of a dtype; they are made once a phase."""
+        if (x, dtype) not in self._quantised:
+            size = bytes_of_activations(x.size, dtype) // 4
+            y = self._quantised[x, dtype] = self.own(padded(size))
+            fields = [x.code, x.step, y.code, y.step, x.size, INTEGERS[dtype]]
+            self.add(opcodes.QUANTISE, 1, fields, own=True)
+        return self._quantised[x, dtype]
 
     # How it runs.
 
@@ -193,7 +232,6 @@ class Program:
         numbers = np.array(self._numbers, np.float32)[:, None]
         self._ready = (steps, numbers, np.array(self._phases, np.int64))
         self._run = run.runner({step[0] for step in self._steps})
-        self._table = np.zeros(self._slots, np.int64)
         self._launches, begin, total = [], 0, 0
         for p, size in enumerate(self._bytes):
             if total + size > _LAUNCH_BYTES and p > begin:
@@ -202,15 +240,14 @@ class Program:
             total += size
         self._launches.append((begin, len(self._bytes)))
 
-    def run(self, rows: int, addresses: Sequence[int]) -> None:
-        """Run all phases on so many rows; `addresses` are those of the slots, in their order."""
+    def run(self, rows: int, slots: Array) -> None:
+        """Run all phases on so many rows; `slots` holds the addresses of the slots, from number 1 on."""
         with self._lock:
             self._make_room(threads())
-            self._table[1:] = addresses
             self._counters[:] = 0
-            launch = self._run.sized(self._terms * rows)
+            launch = self._run.sized(self._terms)
             for first, stop in self._launches:
-                launch(*self._ready, first, stop, rows, self._table, self._counters, self._places, self._room)
+                launch(*self._ready, first, stop, rows, slots, self._counters, self._places, self._room)
 
     def _make_room(self, workers: int) -> None:
         if self._workers != workers:

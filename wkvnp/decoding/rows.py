@@ -4,9 +4,31 @@
 from __future__ import annotations
 
 from .._jit import inlined
-from .._scalar import sigmoid
+from .._scalar import sigmoid, widen
 from ..primitives.norm.cpu import divide_group_by_rms, standardize_group
-from .address import floats, place
+from .address import bfloats, floats, half_floats, integers, place
+
+
+@inlined
+def embed(step, number, rows, private, slots):
+    """Widen rows of a table and normalise them. Fields: tokens, kind, table, x and its step, C, scale or 0, shift."""
+    C, kind = step[7], step[3]
+    for m in range(rows):
+        token, x = integers(slots[step[2]] + 8 * m, 1)[0], floats(place(step[5], private, slots) + m * step[6], C)
+        if kind == 0:
+            row = floats(step[4] + 4 * token * C, C)
+            for i in range(C):
+                x[i] = row[i]
+        elif kind == 1:
+            bits = bfloats(step[4] + 2 * token * C, C)
+            for i in range(C):
+                x[i] = widen(bits[i])
+        else:
+            halves = half_floats(step[4] + 2 * token * C, C)
+            for i in range(C):
+                x[i] = widen(halves[i])
+        if step[8]:
+            standardize_group(x, floats(step[8], C), floats(step[9], C), number[0], x)
 
 
 @inlined

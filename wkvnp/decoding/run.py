@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from typing import Any
 
 from numba import prange
 
@@ -13,25 +13,30 @@ from .._jit import Kernel, inlined, kernel
 from .address import fetch, fetch_add, pause
 from .attention import groups as attention_groups
 from .gated_linear import heads as gated_linear_heads
+from .integer_dots import quantise_rows
+from .integer_product import integer_product
 from .mamba1 import blocks as mamba1_blocks
 from .mamba2 import heads as mamba2_heads
 from .opcodes import (
     ATTENTION,
     CONVOLVE,
     COPY,
+    EMBED,
     GATE,
     GATED_LINEAR,
+    INTEGER_PRODUCT,
     MAMBA1,
     MAMBA2,
     MIX,
     NORM,
     PRODUCT,
     PUSH,
+    QUANTISE,
     RWKV4,
     RWKV7,
 )
 from .product import product
-from .rows import convolve, copy, gate, mix, norm, push
+from .rows import convolve, copy, embed, gate, mix, norm, push
 from .rwkv4 import blocks as rwkv4_blocks
 from .rwkv7 import heads as rwkv7_heads
 
@@ -46,32 +51,42 @@ _MIDDLES = {RWKV4, GATED_LINEAR, RWKV7, MAMBA1, MAMBA2, ATTENTION}
 def runner(opcodes: set[int]) -> Kernel:
     """Return the loop for programs of these kinds of steps.
 
-    One for every kind of layer, so that no other needs to be compiled, and one for programs of several kinds.
+    One for every kind of layer, so that no other needs to be compiled, one for programs of several kinds and one for
+    those of none; and the same again for programs with quantised matrices.
     """
-    middles = opcodes & _MIDDLES
-    return _runner(*middles) if len(middles) == 1 else _runner(-1)
+    middles, quantised = opcodes & _MIDDLES, QUANTISE in opcodes
+    return _runner(min(middles, default=PRODUCT) if len(middles) < 2 else -1, quantised)
 
 
-@inlined
-def _prepare(step, number, rows, private, slots):
-    """Do what every worker does for itself."""
-    opcode = step[0]
-    if opcode == NORM:
-        norm(step, number, rows, private, slots)
-    elif opcode == MIX:
-        mix(step, rows, private, slots)
-    elif opcode == GATE:
-        gate(step, rows, private, slots)
-    elif opcode == CONVOLVE:
-        convolve(step, rows, private, slots)
+def _prepare_of(quantised: bool) -> Any:
+    """Return what does the steps that every worker does for itself."""
+
+    @inlined
+    def prepare(step, number, rows, private, slots):
+        """Do one of them."""
+        opcode = step[0]
+        if opcode == NORM:
+            norm(step, number, rows, private, slots)
+        elif opcode == MIX:
+            mix(step, rows, private, slots)
+        elif opcode == GATE:
+            gate(step, rows, private, slots)
+        elif opcode == CONVOLVE:
+            convolve(step, rows, private, slots)
+        if quantised:
+            if opcode == QUANTISE:
+                quantise_rows(step, rows, private, slots)
+
+    return prepare
 
 
-def _do_of(middle: int) -> Callable[..., None]:
+def _do_of(middle: int, quantised: bool) -> Any:
     """Return what does blocks of a step; Numba leaves out what stands behind a constant False."""
     everything = middle < 0
     has_rwkv4, has_gated_linear = everything or middle == RWKV4, everything or middle == GATED_LINEAR
     has_rwkv7, has_attention = everything or middle == RWKV7, everything or middle == ATTENTION
     has_mamba1, has_mamba2 = everything or middle == MAMBA1, everything or middle == MAMBA2
+    of_integers = integer_product()
 
     @inlined
     def do(step, number, first, stop, rows, private, slots, scratch):
@@ -83,6 +98,11 @@ def _do_of(middle: int) -> Callable[..., None]:
             copy(step, rows, private, slots)
         elif opcode == PUSH:
             push(step, rows, private, slots)
+        elif opcode == EMBED:
+            embed(step, number, rows, private, slots)
+        if quantised:
+            if opcode == INTEGER_PRODUCT:
+                of_integers(step, first, stop, rows, private, slots, scratch)
         if has_rwkv4:
             if opcode == RWKV4:
                 rwkv4_blocks(step, first, stop, rows, private, slots)
@@ -106,9 +126,9 @@ def _do_of(middle: int) -> Callable[..., None]:
 
 
 @functools.cache
-def _runner(middle: int) -> Kernel:
-    """Return the loop for one kind of layer, or for all (-1)."""
-    do = _do_of(middle)
+def _runner(middle: int, quantised: bool) -> Kernel:
+    """Return the loop for one kind of layer, or for all (-1), without or with quantised matrices."""
+    do, prepare = _do_of(middle, quantised), _prepare_of(quantised)
 
     def run(
         steps,  # IN  (S, fields) opcode, blocks (less than 0: for each row), and what the opcode needs
@@ -138,7 +158,7 @@ def _runner(middle: int) -> Kernel:
                 if fetch(counters, finished) == blocks:
                     continue
                 for i in range(begin, shared):
-                    _prepare(steps[i], numbers[i], rows, private, slots)
+                    prepare(steps[i], numbers[i], rows, private, slots)
                 for turn in range(workers):
                     owner = (worker + turn) % workers
                     low, high = blocks * owner // workers, blocks * (owner + 1) // workers
@@ -162,4 +182,4 @@ def _runner(middle: int) -> Kernel:
                 while fetch(counters, finished) < blocks:
                     pause()
 
-    return kernel(run, name=str(middle))
+    return kernel(run, name=f"{middle} quantised" if quantised else str(middle))

@@ -52,6 +52,6 @@ def blocks(step, first, stop, rows, private, slots):
         old_p, pp = doubles(slots[step[17]] + 8 * at, n), doubles(slots[step[18]] + 8 * at, n)
         for i in range(n):
             aa[i], bb[i], pp[i] = old_a[i], old_b[i], old_p[i]
-        token(w, u, k, v, aa, bb, pp, y)
+        token(w, u, k, v, aa, bb, pp, y, k)
         for i in range(n):
             y[i] *= r[i]

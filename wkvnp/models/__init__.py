@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from .._dtypes import dtype_name, float_dtype
 from ..checkpoints import open_checkpoint
 from ..checkpoints.naming import read
-from .architectures import ARCHITECTURES, converted, module_of
+from .architectures import ARCHITECTURES, module_of
 from .language_model import Model
 from .recognition import recognise
+from .storage import checked, kept_in
 
 __all__ = ["ARCHITECTURES", "BUNDLED", "load", "recognise"]
 
@@ -30,8 +29,9 @@ def load(
         A PyTorch ``.pth`` zip file, a safetensors file, an index of shards, a GGUF file, an rwkv.cpp ``.bin``, or a
         folder with one of these, in which ``config.json`` is read too. By default the demonstration model of the
         package: a small RWKV-7 that has read the documentation of Python byte by byte.
-    dtype : {"float32", "bfloat16", "float16", "float64"}, optional
-        Convert the matrices; by default they stay as they are stored, and large files stay mapped.
+    dtype : {"float32", "bfloat16", "float16", "float64", "int8", "int4"}, optional
+        Convert the matrices, or round the large ones to 8 or 4 bits, with a scale for every 32 weights. By default they
+        stay as they are stored, and large files stay mapped.
     group_norm_eps : float, optional
         Added to the variance of each head's output (RWKV-5 and later); by default what the file says, else 1e-5
         for an RWKV-5 of rwkv.cpp and 64e-5 for all others.
@@ -43,7 +43,10 @@ def load(
     Raises
     ------
     CheckpointError
-        If the file is no checkpoint, of an architecture that wkvnp does not compute, or incomplete.
+        If the file is no checkpoint, of an architecture that wkvnp does not compute, or incomplete, or a number is
+        too large for `dtype`.
+    ShapeError
+        If `dtype` is unknown, or the model has no matrix that can be quantised.
 
     Examples
     --------
@@ -58,9 +61,9 @@ def load(
     ...     wkvnp.load(path)
     <rwkv6: 2 layers of 64, 256 tokens, float32>
     """
-    target = None if dtype is None else float_dtype(dtype)
-    weights, config = recognise(open_checkpoint(BUNDLED if path is None else path), group_norm_eps)
-    weights = read(weights, None if target is None else lambda name, array: converted(name, array, target))
+    target = None if dtype is None else checked(dtype)
+    container = open_checkpoint(BUNDLED if path is None else path)
+    weights, config = recognise(container, group_norm_eps)
     if target is not None:
-        config = replace(config, dtype=dtype_name(target))
-    return Model(config, weights, module_of(config.architecture).network)
+        weights, config = kept_in(target, weights, config, str(container.path))
+    return Model(config, read(weights), module_of(config.architecture).network)

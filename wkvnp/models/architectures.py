@@ -11,10 +11,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from .._dtypes import dtype_name, narrow
-from ..checkpoints.naming import Array
+from .._dtypes import dtype_name
 from ..errors import CheckpointError
 from .rwkv_layer import RWKVConfig
 
@@ -47,8 +44,6 @@ MODEL_TYPES = {
     "qwen3_next": "qwen3_next",
 }
 """The ``model_type`` of a configuration -> the architecture."""
-
-_SMALL = ("r_k", "time_faaaa", "time_first", "time_decay", "time_state", "A_log")
 
 
 def module_of(architecture: str) -> ModuleType:
@@ -84,18 +79,3 @@ def config_of(architecture: str, weights: Any, sizes: dict[str, int], eps: float
         ranks={letter: sizes[letter] for letter in module_of(architecture).RANKS if letter in sizes},
         group_norm_eps=eps,
     )
-
-
-def keeps_its_dtype(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Say whether a tensor stays as it is when a model is converted: vectors do, unless to float64."""
-    vector = len(shape) < 2 or min(shape) == 1 or name.endswith(_SMALL)
-    return vector and dtype != np.float64
-
-
-def converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return a matrix in another dtype; vectors keep theirs, except that float64 takes everything along."""
-    if keeps_its_dtype(name, array.shape, dtype):
-        return array
-    array = narrow(array, dtype)
-    array.flags.writeable = False
-    return array

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from .._dtypes import dtype_name, float_dtype, narrow, widen
-from ..checkpoints import LazyTensor, open_checkpoint, save_safetensors
+from ..checkpoints import open_checkpoint, save_safetensors
 from ..checkpoints.mapped_file import forget
-from ..checkpoints.naming import Array, flatten
+from ..checkpoints.naming import flatten
+from ..checkpoints.quantised_tensors import parts
 from ..errors import CheckpointError
-from .architectures import keeps_its_dtype
 from .recognition import recognise
-
-_PIECE = 1 << 20  # numbers converted at a time: a few megabytes beside the tensor and its result
+from .storage import checked, kept_in
 
 
 def convert(
@@ -40,8 +34,9 @@ def convert(
         What `wkvnp.load` can read.
     target : path
         The safetensors file; an existing file is replaced.
-    dtype : {"float32", "bfloat16", "float16", "float64"}, optional
-        Convert the matrices, vectors stay as they are; by default all do, and quantised ones become float32.
+    dtype : {"float32", "bfloat16", "float16", "float64", "int8", "int4"}, optional
+        Convert the matrices, of int8 and int4 the large ones; the rest stays as it is. By default all does, and what
+        other software has quantised becomes float32. Quantised matrices are read twice, for their scales and codes.
     progress : callable, optional
         Called with the bytes written so far and all of them.
 
@@ -50,6 +45,8 @@ def convert(
     CheckpointError
         If the source is not a model that `wkvnp.load` can read, a number is too large for `dtype`, or the target is a
         folder or a file of the source.
+    ShapeError
+        If `dtype` is unknown, or the model has no matrix that can be quantised.
 
     Examples
     --------
@@ -61,7 +58,7 @@ def convert(
     ...     wkvnp.load(large)
     <rwkv7: 2 layers of 64, 256 tokens, float32>
     """
-    chosen = None if dtype is None else float_dtype(dtype)
+    chosen = None if dtype is None else checked(dtype)
     container = open_checkpoint(source)
     target = Path(target)
     if target.is_dir():
@@ -69,9 +66,9 @@ def convert(
     if target.exists() and any(os.path.samefile(target, path) for path, _ in container.files):
         raise CheckpointError(f"convert: target must not be a file that is read; got {target}")
     weights, config = recognise(container)
-    tensors: Mapping[str, LazyTensor] = flatten(weights)
     if chosen is not None:
-        tensors = in_dtype(tensors, chosen, str(container.path))
+        weights, config = kept_in(chosen, weights, config, str(container.path))
+    tensors, more = parts(flatten(weights))
 
     def written(done: int, total: int) -> None:
         for _, buffer in container.files:
@@ -79,35 +76,4 @@ def convert(
         if progress is not None:
             progress(done, total)
 
-    save_safetensors(target, tensors, config.metadata(), written)
-
-
-def in_dtype(tensors: Mapping[str, LazyTensor], dtype: np.dtype[Any], source: str) -> dict[str, LazyTensor]:
-    """Return tensors that are converted when they are read; vectors stay as they are.
-
-    Reading raises CheckpointError where a number is too large for the dtype.
-    """
-    name_of = dtype_name(dtype)
-    result = {}
-    for name, tensor in tensors.items():
-        if tensor.dtype == name_of or keeps_its_dtype(name, tensor.shape, dtype):
-            result[name] = tensor
-        else:
-            result[name] = replace(tensor, dtype=name_of, stored=None, loader=_narrowing(tensor, name, dtype, source))
-    return result
-
-
-def _narrowing(tensor: LazyTensor, name: str, dtype: np.dtype[Any], source: str) -> Callable[[], Array]:
-    def load() -> Array:
-        array = tensor.read()
-        result = np.empty(array.shape, dtype)
-        before, after = array.reshape(-1), result.reshape(-1)
-        for at in range(0, array.size, _PIECE):
-            piece = before[at : at + _PIECE]
-            after[at : at + _PIECE] = narrowed = narrow(piece, dtype)
-            lost = np.isinf(widen(narrowed))
-            if lost.any() and (lost & np.isfinite(widen(piece))).any():
-                raise CheckpointError(f"{source}: tensor {name} has numbers too large for {dtype_name(dtype)}")
-        return result
-
-    return load
+    save_safetensors(target, tensors, config.metadata() | more, written)

@@ -25,10 +25,9 @@ from ..checkpoints import LazyTensor
 from ..checkpoints.naming import bind, declare
 from ..checkpoints.tensors import quoted
 from ..errors import ShapeError
-from ..primitives.linear_map import embedding
 from . import mamba1, mamba2, rwkv4, rwkv5, rwkv6, rwkv7, transformer
 from .hybrid_kinds import KINDS, Around, Shape
-from .network import Config, Head, Network, vector
+from .network import Config, Embedding, Head, Network, vector
 from .settings import Settings, agree, as_metadata
 
 
@@ -97,7 +96,7 @@ def network(weights: Weights, config: HybridConfig, dtype: np.dtype[Any]) -> Net
     scale, shift = vector(weights.ln_out.weight, dtype), vector(weights.ln_out.bias, dtype)
     kinds = [KINDS[letter] for letter in config.pattern]
     return Network(
-        embed=lambda tokens: np.asarray(embedding(weights.emb.weight, tokens), dtype),
+        embed=Embedding(weights.emb.weight, dtype),
         layers=tuple(
             kind.layer(getattr(block, kind.part), part, dtype)
             for kind, block, part in zip(kinds, weights.blocks, config.parts, strict=True)

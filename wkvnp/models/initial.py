@@ -5,19 +5,21 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from .._dtypes import FLOAT_DTYPES, float_dtype, narrow
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, build, declare, read
+from ..checkpoints.quantised_tensors import tensor_of
 from ..errors import CheckpointError, ShapeError
-from .architectures import ARCHITECTURES, RWKV, config_of, converted, module_of, weights_of
+from .architectures import ARCHITECTURES, RWKV, config_of, module_of, weights_of
 from .language_model import Model
 from .network import Config
 from .rwkv_layer import fresh_sizes, is_in_fresh
 from .settings import Settings
+from .storage import checked, converted, require_groups
 
 
 def init(
@@ -47,8 +49,8 @@ def init(
         Width of a head; must divide `n_embd`. RWKV-4 and Mamba-1 have no heads.
     rng : numpy.random.Generator or int, optional
         Where the numbers come from.
-    dtype : {"float32", "bfloat16", "float16", "float64"}
-        In which the matrices are kept.
+    dtype : {"float32", "bfloat16", "float16", "float64", "int8", "int4"}
+        In which the matrices are kept, of the last two the large ones.
     **options : optional
         What else an architecture may be told. ``transformer``: `n_group`, heads of keys and values, by default as many
         as there are heads; `window`, how many tokens one sees, by default all. ``mamba1``: `n_state`, numbers a
@@ -81,13 +83,13 @@ def init(
             raise ShapeError(f"init: {name} must be a positive whole number; got {size!r}")
     if architecture not in _WITHOUT_HEADS and n_embd % head_size:
         raise ShapeError(f"init: head_size must divide n_embd={n_embd}; got {head_size}")
-    stored, rng = float_dtype(dtype), np.random.default_rng(rng)
+    stored, rng = checked(dtype), np.random.default_rng(rng)
     module = module_of(architecture)
     if architecture in RWKV:
         _check_options(architecture, (), options)
         sizes = fresh_sizes(architecture, n_layer, n_embd, vocab_size, head_size)
         declared = weights_of(architecture)
-        weights = build(declared, _drawn(declare(declared, sizes, n_layer, is_in_fresh), stored, rng))
+        weights = read(build(declared, _drawn(declare(declared, sizes, n_layer, is_in_fresh), stored, rng)))
         config: Config = config_of(architecture, weights, {**sizes, "L": n_layer}, 64e-5, "init")
     else:
         _check_options(architecture, inspect.signature(module.fresh_fields).parameters, options)
@@ -96,11 +98,10 @@ def init(
             shapes = module.shapes(module.config_of(Settings(fields, "init")))
         except CheckpointError as error:  # here the fields come from arguments
             raise ShapeError(str(error)) from None
-        arrays = _drawn(shapes, stored, rng, getattr(module, "CENTRED", ""))
-        tensors = {name: LazyTensor.of(name, array) for name, array in arrays.items()}
+        tensors = _drawn(shapes, stored, rng, getattr(module, "CENTRED", ""))
         places, config = module.bound(tensors, Settings(fields, "init"), "init")
         weights = read(places)
-    return Model(config, weights, module.network)
+    return Model(replace(config, dtype=stored), weights, module.network)
 
 
 _WITHOUT_HEADS = ("rwkv4", "mamba1")
@@ -113,15 +114,15 @@ def _check_options(architecture: str, known: Iterable[str], options: Mapping[str
 
 
 def _drawn(
-    shapes: Mapping[str, tuple[int, ...]], stored: np.dtype[Any], rng: np.random.Generator, centred: str = ""
-) -> dict[str, Array]:
+    shapes: Mapping[str, tuple[int, ...]], stored: str, rng: np.random.Generator, centred: str = ""
+) -> dict[str, LazyTensor]:
     """Draw all tensors, matrices in the dtype to store; names of a pattern are scales stored as differences from 1."""
-    arrays: dict[str, Array] = {}
+    require_groups(shapes, stored, "init")
+    tensors: dict[str, LazyTensor] = {}
     for name, shape in shapes.items():
         array = np.zeros(shape, np.float32) if re.fullmatch(centred, name) else _draw(name, shape, rng)
-        arrays[name] = converted(name, array, stored) if stored != FLOAT_DTYPES["float32"] else narrow(array, stored)
-        arrays[name].flags.writeable = False
-    return arrays
+        tensors[name] = tensor_of(name, converted(name, array, stored, "init"))
+    return tensors
 
 
 _RULES: Mapping[str, tuple[float, float]] = {

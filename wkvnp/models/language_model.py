@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..checkpoints import save_safetensors
 from ..checkpoints.naming import flatten
+from ..checkpoints.quantised_tensors import parts
 from ..errors import ShapeError, StateError
 from .decoder import MOST, Decoder, decoder_of
 from .network import Config, Network, activations_dtype
@@ -52,7 +53,7 @@ class Model:
         self.config = config
         self.weights = weights
         arrays = flatten(weights)
-        self.fingerprint = fingerprint_of(config.metadata(), arrays)
+        self.fingerprint = fingerprint_of(config.metadata(), parts(arrays)[0])
         self.nbytes = sum(array.nbytes for array in arrays.values())
         self.n_parameters = sum(array.size for array in arrays.values())
         self._dtype = activations_dtype(arrays)
@@ -117,7 +118,7 @@ class Model:
                 "model: every sequence must have at least one token when logits is 'last'; got an empty one"
             )
         self._check_state(state, offsets.size - 1)
-        if hidden is None and packed.size == offsets.size - 1 and self._decodes(offsets):
+        if hidden is None and restore.shape and restore.shape[-1] == 1 and self._decodes(packed.size):
             return self._decode(packed, state, restore, logits)
         streams = {layer: np.empty((packed.size, self.config.n_embd), self._dtype) for layer in layers}
         result = np.empty((packed.size, self.config.vocab_size), self._dtype) if logits == "all" else None
@@ -152,11 +153,12 @@ class Model:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the weights as safetensors, under the original tensor names and in the dtypes they have."""
-        save_safetensors(path, flatten(self.weights), self.config.metadata())
+        arrays, more = parts(flatten(self.weights))
+        save_safetensors(path, arrays, self.config.metadata() | more)
 
-    def _decodes(self, offsets: Array) -> bool:
-        """Whether these sequences of one token each are few enough to be decoded as a list of steps."""
-        if self._dtype != np.float32 or not 0 < offsets.size - 1 <= MOST or (np.diff(offsets) != 1).any():
+    def _decodes(self, batch: int) -> bool:
+        """Whether one token of so many sequences can go through the layers as a list of steps."""
+        if self._dtype != np.float32 or not 0 < batch <= MOST:
             return False
         if self._decoder is None:
             self._decoder = decoder_of(self._network) or False
@@ -166,10 +168,10 @@ class Model:
         """Feed one token of every sequence."""
         assert self._decoder
         before = self.initial_state(tokens.size) if state is None else state
-        result, after = self._decoder(self._network.embed(tokens), before.layers)
+        result, after = self._decoder(tokens, before)
         if logits == "all":
-            return restore(result), State(self.fingerprint, after)
-        return result[0] if restore.single else result, State(self.fingerprint, after)
+            return restore(result), after
+        return result[0] if restore.single else result, after
 
     def _forward(
         self, tokens: Array, offsets: Array, state: State, streams: Mapping[int, tuple[Array, Array]]

@@ -30,7 +30,6 @@ from .mamba_layer import (
     Convolution,
     MambaConfig,
     MambaState,
-    advanced,
     mamba_network,
     placed,
     pole,
@@ -162,9 +161,13 @@ class Mamba1Layer:
         self._out_proj.plan(p, y, (x,), add=True)
         return carry
 
-    def advance(self, state: MambaState, offsets: Array) -> tuple[MambaState, list[Array]]:
-        """Return a state to be written, and the arrays for the slots of `plan`."""
-        return advanced(state, (0, 2, 1))
+    def arrays(self, state: MambaState) -> list[Array]:
+        """Return the arrays of a state, in the order of the slots of `plan`."""
+        return [state.convolution, state.ssm.swapaxes(1, 2)]
+
+    def state_of(self, arrays: list[Array]) -> MambaState:
+        """Return the state of such arrays."""
+        return MambaState(arrays[0], arrays[1].swapaxes(1, 2))
 
     def _mix(self, z: Array, state: MambaState, offsets: Array) -> tuple[Array, MambaState]:
         E, R, N = self._config.n_inner, self._config.rank, self._config.n_state

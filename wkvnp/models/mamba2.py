@@ -31,7 +31,6 @@ from .mamba_layer import (
     Convolution,
     MambaConfig,
     MambaState,
-    advanced,
     mamba_network,
     placed,
     pole,
@@ -164,9 +163,13 @@ class Mamba2Layer:
         self._out_proj.plan(p, normed, (x,), add=True)
         return carry
 
-    def advance(self, state: MambaState, offsets: Array) -> tuple[MambaState, list[Array]]:
-        """Return a state to be written, and the arrays for the slots of `plan`."""
-        return advanced(state, (0, 1, 2, 3))
+    def arrays(self, state: MambaState) -> list[Array]:
+        """Return the arrays of a state, in the order of the slots of `plan`."""
+        return [state.convolution, state.ssm]
+
+    def state_of(self, arrays: list[Array]) -> MambaState:
+        """Return the state of such arrays."""
+        return MambaState(arrays[0], arrays[1])
 
     def _mix(self, z: Array, state: MambaState, offsets: Array) -> tuple[Array, MambaState]:
         c, M = self._config, len(z)

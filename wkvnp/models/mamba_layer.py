@@ -20,7 +20,7 @@ from ..checkpoints.tensors import quoted
 from ..errors import CheckpointError
 from ..mechanisms.short_convolution import packed as short_convolution
 from ..primitives.elementwise import elementwise, silu
-from .network import Config, Layer, Network, rms_network, unwritten, vector
+from .network import Config, Layer, Network, rms_network, vector
 from .settings import Settings, agree, as_metadata
 from .tied_head import without_head
 
@@ -113,13 +113,6 @@ class Convolution:
         """Return x (M, E) after both, and the last inputs (B, W - 1, E)."""
         y, window = short_convolution(np.ascontiguousarray(x), self.weight, self.bias, window, offsets)
         return silu(y), window
-
-
-def advanced(state: MambaState, ssm_order: tuple[int, ...]) -> tuple[MambaState, list[Array]]:
-    """Return a state to be written, and the arrays for a program's slots; `ssm_order` is that of the axes in memory."""
-    before = state.ssm.transpose(ssm_order)
-    window, ssm = unwritten(state.convolution), unwritten(before)
-    return MambaState(window, ssm.transpose(np.argsort(ssm_order))), [state.convolution, before, window, ssm]
 
 
 def mamba_network(layer: Callable[..., Layer], weights: Any, config: MambaConfig, dtype: np.dtype[Any]) -> Network:

@@ -6,7 +6,7 @@ Letters: M tokens of B packed sequences, C channels, V vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -77,13 +77,56 @@ class Planned(Protocol):
     """A layer that can say what it does with one token of every sequence."""
 
     def plan(self, program: Program, x: Place, carry: Any) -> Any:
-        """Add the layer's steps, which change x (M, C), to a program; return what goes up the layers beside x."""
+        """Add the layer's steps, which change x (M, C), to a program; return what goes up the layers beside x.
+
+        Its first slots are the arrays of the state before, then those of the state after.
+        """
+
+
+@runtime_checkable
+class Fixed(Planned, Protocol):
+    """One whose state is a few arrays that do not grow."""
+
+    def arrays(self, state: Any) -> list[Array]:
+        """Return the arrays of a state, the batch axis first, in the order of the slots."""
+
+    def state_of(self, arrays: list[Array]) -> Any:
+        """Return the state of such arrays."""
+
+
+@runtime_checkable
+class Growing(Planned, Protocol):
+    """One whose state grows in place."""
 
     def advance(self, state: Any, offsets: Array) -> tuple[Any, list[Array]]:
-        """Return a state to be written, and the arrays for the slots that `plan` made, in their order.
+        """Return the state after one more token of each sequence, and the arrays for the slots of `plan`.
 
         `offsets` (B + 1,), the same array for all layers, are those of sequences of one token.
         """
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The way from tokens (M,) to the residual stream (M, C): rows of a table, and in RWKV a layer norm.
+
+    Attributes
+    ----------
+    table : ndarray (V, C)
+        As stored.
+    dtype : dtype
+        Of the residual stream.
+    norm : tuple or None
+        Scale (C,), shift (C,) and eps.
+    """
+
+    table: Array
+    dtype: np.dtype[Any]
+    norm: tuple[Array, Array, float] | None = None
+
+    def __call__(self, tokens: Array) -> Array:
+        """Return the residual stream (M, C)."""
+        x = np.asarray(embedding(self.table, tokens), self.dtype)
+        return x if self.norm is None else layer_norm(x, *self.norm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +159,7 @@ class Head:
 class Network:
     """A model's way from tokens (M,) to the residual stream (M, C), through its layers, and to logits (M, V)."""
 
-    embed: Callable[[Array], Array]
+    embed: Embedding
     layers: tuple[Layer, ...]
     head: Head
 
@@ -125,15 +168,10 @@ def rms_network(embedded: Matrix, layers: tuple[Layer, ...], norm: Array, eps: f
     """Return a network that ends in an RMS norm and a head; without one, the embedding is the head."""
     table = embedded.weight
     return Network(
-        embed=lambda tokens: np.asarray(embedding(table, tokens), norm.dtype),
+        embed=Embedding(table, norm.dtype),
         layers=layers,
         head=Head(table if head is None else head.weight, norm, None, eps),
     )
-
-
-def unwritten(array: Array) -> Array:
-    """Return memory for an array like this one, its last axis innermost."""
-    return np.empty(array.shape, array.dtype)
 
 
 def vector(array: Array, dtype: np.dtype[Any]) -> Array:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..checkpoints import Container, LazyTensor
-from ..checkpoints.naming import bind
+from ..checkpoints.naming import bind, flatten
+from ..checkpoints.quantised_tensors import FORMS as QUANTISED_FORMS
+from ..checkpoints.quantised_tensors import KEY
 from ..checkpoints.tensors import quoted
 from ..errors import CheckpointError, ShapeError
 from . import _ggmf_names, _gguf_names, _rwkv_fields
@@ -18,6 +21,7 @@ from ._schemes import original_names, refuse_relatives, version
 from .architectures import MODEL_TYPES, config_of, module_of, weights_of
 from .network import Config
 from .settings import Settings, fields_of
+from .storage import check_quantised
 
 _DESCRIBED_ELSEWHERE = re.compile(r"(?:model\.|backbone\.)?layers\.\d+\.(self_attn|linear_attn|mixer)\.")
 _RWKV = ("blocks.0.att.key.weight", "blocks.0.att.time_state")
@@ -31,6 +35,14 @@ def recognise(container: Container, group_norm_eps: float | None = None) -> tupl
     CheckpointError
         If its architecture is not known, or it is incomplete.
     """
+    weights, config = _recognised(container, group_norm_eps)
+    if (form := container.metadata.get(KEY)) is not None:
+        check_quantised(flatten(weights), str(container.path))
+        config = replace(config, dtype=QUANTISED_FORMS[form])
+    return weights, config
+
+
+def _recognised(container: Container, group_norm_eps: float | None) -> tuple[Any, Config]:
     source, found = str(container.path), None
     tensors: Mapping[str, LazyTensor]
     if container.format == "ggmf":

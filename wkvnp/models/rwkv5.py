@@ -191,7 +191,7 @@ def time_mix_steps(
     carry: Any,
 ) -> Any:  # fmt: skip
     """Add the time mix of one token of every sequence; return what goes up the layers: nothing."""
-    A = len(att.output.weight[0])
+    A = att.output.weight.shape[1]
     r, k, v, y = (p.shared(name, A) for name in ("r", "k", "v", "y"))
     p.phase()
     z = norm()

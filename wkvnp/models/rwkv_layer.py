@@ -16,10 +16,9 @@ from .._dtypes import widen
 from ..checkpoints.naming import Array, Norm
 from ..errors import StateError
 from ..mechanisms.rwkv4 import EMPTY_EXPONENT, WKVState
-from ..primitives.linear_map import embedding
 from ..primitives.norm import layer_norm
 from ..primitives.shift import shift
-from .network import Config, Head, Network, unwritten, vector
+from .network import Config, Embedding, Head, Network, vector
 
 if TYPE_CHECKING:
     from ..decoding import Place, Program
@@ -144,28 +143,22 @@ class RWKVLayer:
         self._channel_mix_steps(program, again, (before[-1], after[-1]), self._ffn, self._small, x)
         return carry
 
-    def advance(self, state: LayerState, offsets: Array) -> tuple[LayerState, list[Array]]:
-        """Return a state to be written, and the arrays for the slots of `plan`."""
-        time_shift, channel_shift = unwritten(state.time_shift), unwritten(state.channel_shift)
-        if isinstance(state.wkv, WKVState):
-            old = list(state.wkv)
-            wkv: Array | WKVState = WKVState(*map(unwritten, old))
-            new = list(wkv)
-        else:
-            wkv = unwritten(state.wkv)
-            old, new = [state.wkv], [wkv]
-        slots = [state.time_shift, *old, state.channel_shift, time_shift, *new, channel_shift]
-        return LayerState(time_shift, wkv, channel_shift), slots
+    def arrays(self, state: LayerState) -> list[Array]:
+        """Return the arrays of a state, in the order of the slots of `plan`."""
+        wkv = state.wkv if isinstance(state.wkv, WKVState) else (state.wkv,)
+        return [state.time_shift, *wkv, state.channel_shift]
+
+    def state_of(self, arrays: list[Array]) -> LayerState:
+        """Return the state of such arrays."""
+        time_shift, *wkv, channel_shift = arrays
+        return LayerState(time_shift, wkv[0] if len(wkv) == 1 else WKVState(*wkv), channel_shift)
 
 
 def rwkv_network(layer: Callable[..., RWKVLayer], weights: Any, config: RWKVConfig, dtype: np.dtype[Any]) -> Network:
     """Return the way from tokens to logits: embedding and its norm, layers, last norm and head."""
     ln0, (scale, shift) = _norm(weights.blocks[0].ln0, dtype), _norm(weights.ln_out, dtype)
-
-    def embed(tokens: Array) -> Array:
-        return layer_norm(embedding(weights.emb.weight, tokens), *ln0)
-
     layers = tuple(layer(block, config, dtype) for block in weights.blocks)
+    embed = Embedding(weights.emb.weight, dtype, (*ln0, _EPS))
     return Network(embed, layers, Head(weights.head.weight, scale, shift, _EPS))
 
 

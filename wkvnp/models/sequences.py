@@ -21,6 +21,10 @@ CHUNK = 1024
 """Tokens that go through the layers at once: enough for fast products, little enough for the cache and for Ctrl-C."""
 
 
+_ONE = np.arange(2)
+"""Offsets of one sequence of one token."""
+
+
 @dataclass(frozen=True)
 class Restore:
     """How packed rows go back into the shape that the tokens had."""
@@ -42,6 +46,8 @@ class Restore:
 
 def pack(tokens: Tokens, vocab_size: int) -> tuple[Array, Array, Restore]:
     """Lay the sequences behind each other: packed tokens (M,), offsets (B + 1,), and the way back."""
+    if type(tokens) is list and len(tokens) == 1 and type(tokens[0]) is int and 0 <= tokens[0] < vocab_size:
+        return np.array(tokens), _ONE, Restore((1,), _ONE)  # as below, without what only longer texts need
     if isinstance(tokens, (list, tuple)) and len(tokens) and not isinstance(tokens[0], (int, np.integer)):
         sequences = [_check(part, vocab_size) for part in tokens]
         if any(part.ndim != 1 for part in sequences):

@@ -2,15 +2,16 @@
 
 ``y_t = (q exp(log_decay)) S_{t-1} + (q . b) s_t + (q . k) v_t`` needs the old state only, so one pass over S reads
 both s_t = a_t S_{t-1} and y_t, and a second one writes. The delta rule is the case b = -beta k: its two writes are
-one outer product. Lanes run over values; rows of S are cut out one by one, because a two-dimensional cut would no
-longer be known as contiguous, which made these loops six times slower. The state decays by adding
-``expm1(log_decay) S``, which keeps the digits of a slow decay that a factor near 1 has not.
+one outer product. Lanes run over values, and both passes keep s, y and v in registers, which made these loops up to
+twice as fast. The state decays by adding ``expm1(log_decay) S``, which keeps the digits of a slow decay that a factor
+near 1 has not.
 """
 
 from numba import prange
 
 from ..._jit import inlined, jit, kernel
 from ..._scalar import expm1
+from ..._tile import sweep
 
 VALUES = 64
 
@@ -18,16 +19,11 @@ VALUES = 64
 @inlined
 def _read(S, i, a, p, s, y):
     """Set s (V,) to a S and y (V,) to p S, for the values of S from i on."""
-    K, V = S.shape[0], y.size
-    zero = y.dtype.type(0)
+    V, zero = y.size, y.dtype.type(0)
     for c in range(V):
         s[c] = zero
         y[c] = zero
-    for j in range(K):
-        row, aj, pj = S[j, i : i + V], a[j], p[j]
-        for c in range(V):
-            s[c] += aj * row[c]
-            y[c] += pj * row[c]
+    sweep(S, i, V, a, (), ((a, s), (p, y)))
 
 
 @inlined
@@ -45,10 +41,7 @@ def dplr_token(q, log_decay, k, v, a, b, S, i, y, loss, p, s):
     _read(S, i, a, p, s, y)
     for c in range(V):
         y[c] += qb * s[c] + qk * v[c]
-    for j in range(K):
-        row, lj, bj, kj = S[j, i : i + V], loss[j], b[j], k[j]
-        for c in range(V):
-            row[c] += lj * row[c] + (bj * s[c] + kj * v[c])
+    sweep(S, i, V, loss, ((b, s), (k, v)), ())
 
 
 @kernel
@@ -93,10 +86,7 @@ def _delta_token(q, log_decay, k, v, beta, S, i, y, loss, p, a, s):
     for c in range(V):
         s[c] = beta * (v[c] - s[c])
         y[c] += qk * s[c]
-    for j in range(K):
-        row, lj, kj = S[j, i : i + V], loss[j], k[j]
-        for c in range(V):
-            row[c] += lj * row[c] + kj * s[c]
+    sweep(S, i, V, loss, ((k, s),), ())
 
 
 @kernel

@@ -2,8 +2,8 @@
 
 Both readouts are one form, ``y_t = p_t S_{t-1} + d_t v_t``: before the update p = q and d = q . (u k), after it
 p = q exp(log_decay) and d = q . k. So each token reads and writes the state once. Lanes run over values, which need
-no horizontal sums; a value never meets another, so blocks of them are independent work. Rows of S are cut out one by
-one, because a two-dimensional cut would no longer be known as contiguous.
+no horizontal sums; a value never meets another, so blocks of them are independent work. Where decays differ by value,
+rows of S are cut out one by one, because a two-dimensional cut would no longer be known as contiguous.
 
 The state decays by adding ``expm1(log_decay) S``: the factor itself, near 1, keeps too few digits of a slow decay. Over
 1,023 tokens of constant decays between 3e-4 and 20 the error fell from 1e-5 to 4e-7 of the output.
@@ -13,6 +13,7 @@ from numba import prange
 
 from ..._jit import inlined, jit, kernel
 from ..._scalar import exp, expm1
+from ..._tile import sweep
 
 VALUES = 64
 EMPTY_EXPONENT = -1e38  # the running maximum of nothing: minus infinity would make its own difference NaN
@@ -43,12 +44,7 @@ def token(q, log_decay, k, v, bonus, before, S, i, y, loss, p):
             d += q[j] * k[j]
     for c in range(V):
         y[c] = d * v[c]
-    for j in range(K):
-        row, lj, kj, pj = S[j, i : i + V], loss[j], k[j], p[j]
-        for c in range(V):
-            s = row[c]
-            y[c] += pj * s
-            row[c] = s + (lj * s + kj * v[c])
+    sweep(S, i, V, loss, ((k, v),), ((p, y),))
 
 
 @kernel

@@ -47,7 +47,8 @@ def wkv(
         aa, bb, pp = np.zeros((N, C), v.dtype), np.zeros((N, C), v.dtype), np.full((N, C), EMPTY_EXPONENT)
     else:
         aa, bb, pp = state[0].copy(), state[1].copy(), state[2].astype(np.float64)
+    scratch = np.empty((N, C), v.dtype)
     run = cpu.scan.sized(16 * k.size)
     for starts, stops in time_windows(offsets, 16 * C):
-        run(starts, stops, log_decay, u, k, v, aa, bb, pp, y)
+        run(starts, stops, log_decay, u, k, v, aa, bb, pp, y, scratch)
     return y, (aa, bb, pp)

@@ -13,22 +13,28 @@ CHANNELS = 64
 
 
 @inlined
-def token(log_decay, u, k, v, aa, bb, pp, y):
-    """One token of a block of channels. Of each pair of exponentials the larger is exactly 1: compute the other."""
+def token(log_decay, u, k, v, aa, bb, pp, y, gap):
+    """One token of a block of channels; gap is scratch, and may be k.
+
+    Of each pair of exponentials the larger is exactly 1: compute the other. A loop without float64 is twice as wide.
+    """
     number = y.dtype.type
     one = number(1)
     for c in range(y.size):
-        gap = number(pp[c] - k[c] - u[c])
-        e = exp(-abs(gap))
-        old, new = (one, e) if gap > 0 else (e, one)
+        y[c] = number(pp[c] - k[c] - u[c])
+    for c in range(y.size):
+        e = exp(-abs(y[c]))
+        old, new = (one, e) if y[c] > 0 else (e, one)
         y[c] = (old * aa[c] + new * v[c]) / (old * bb[c] + new)
-        decayed = pp[c] + log_decay[c]
-        gap = number(decayed - k[c])
-        e = exp(-abs(gap))
-        old, new = (one, e) if gap > 0 else (e, one)
+    for c in range(y.size):
+        decayed, here = pp[c] + log_decay[c], k[c]
+        gap[c] = number(decayed - here)
+        pp[c] = max(decayed, here)
+    for c in range(y.size):
+        e = exp(-abs(gap[c]))
+        old, new = (one, e) if gap[c] > 0 else (e, one)
         aa[c] = old * aa[c] + new * v[c]
         bb[c] = old * bb[c] + new
-        pp[c] = max(decayed, k[c])
 
 
 @kernel
@@ -43,6 +49,7 @@ def scan(
     bb,  # INOUT (N, C) denominator / exp(pp)
     pp,  # INOUT (N, C) float64, largest exponent so far
     y,  # OUT (M, C)
+    scratch,  # (N, C)
 ):
     """Walk every sequence and block of channels."""
     N, C = aa.shape
@@ -51,6 +58,6 @@ def scan(
         n, i = item // blocks, item % blocks * CHANNELS
         e = min(i + CHANNELS, C)
         w, first = log_decay[i:e], u[i:e]
-        a, b, p = aa[n, i:e], bb[n, i:e], pp[n, i:e]
+        a, b, p, gap = aa[n, i:e], bb[n, i:e], pp[n, i:e], scratch[n, i:e]
         for t in range(starts[n], stops[n]):
-            token(w, first, k[t, i:e], v[t, i:e], a, b, p, y[t, i:e])
+            token(w, first, k[t, i:e], v[t, i:e], a, b, p, y[t, i:e], gap)

@@ -3,7 +3,8 @@
 Letters: M rows of activations, I inputs, O outputs, R rank.
 
 Few rows (decoding) are bound by reading the matrix: compiled loops widen it on the fly. Many rows (a prompt) are
-bound by arithmetic: BLAS does the product, and a 16-bit matrix is widened block by block, never as a whole.
+bound by arithmetic: BLAS does the product, and a 16-bit matrix is widened block by block, never as a whole. So is a
+quantised one, for any number of rows: with activations that are not rounded, its products are exact but for float32.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from ... import _scalar as scalar
 from ..._dtypes import compiled_view, widen
+from ..._quantised import Quantised
 from . import cpu
 
 Array = npt.NDArray[Any]
@@ -30,13 +32,13 @@ _LONGEST_PRODUCT = 4_000_000_000
 """Multiply-adds of one BLAS call, so that Ctrl-C waits 0.1 s at most."""
 
 
-def linear_map(x: Array, weight: Array) -> Array:
+def linear_map(x: Array, weight: Array | Quantised) -> Array:
     """Return ``x @ weight.T`` for a matrix stored [out, in].
 
     Parameters
     ----------
     x : ndarray (M, I), float32 or float64
-    weight : ndarray (O, I), float32, float64, float16 or bfloat16
+    weight : ndarray (O, I), float32, float64, float16 or bfloat16; or Quantised
 
     Returns
     -------
@@ -51,13 +53,13 @@ def linear_map(x: Array, weight: Array) -> Array:
     return y
 
 
-def linear_maps(x: Array, weights: Sequence[Array]) -> Array:
+def linear_maps(x: Array, weights: Sequence[Array | Quantised]) -> Array:
     """Return ``x[j] @ weights[j].T`` for up to four matrices of one shape and dtype: in one launch if rows are few.
 
     Parameters
     ----------
     x : ndarray (J, M, I), float32 or float64
-    weights : sequence of J ndarray (O, I)
+    weights : sequence of J ndarray (O, I), or of Quantised
 
     Returns
     -------
@@ -73,18 +75,22 @@ def linear_maps(x: Array, weights: Sequence[Array]) -> Array:
     J, M, inputs = x.shape
     outputs = weights[0].shape[0]
     y = np.empty((J, M, outputs), x.dtype)
-    if M <= FEW_ROWS:
-        stored = [compiled_view(weight) for weight in weights]
+    floats = [weight for weight in weights if not isinstance(weight, Quantised)]
+    if M <= FEW_ROWS and floats:
+        stored = [compiled_view(weight) for weight in floats]
         run = cpu.rows_by_outputs.sized(y.size * inputs)
         run(np.ascontiguousarray(x), *(stored + stored[:1] * 3)[:4], y)
         return y
     step = _LONGEST_PRODUCT // (M * inputs) or 1
-    if weights[0].dtype != x.dtype:
+    if not floats or floats[0].dtype != x.dtype:
         step = min(step, _BLOCK_ELEMENTS // inputs or 1)
     for j, weight in enumerate(weights):
         for begin in range(0, outputs, step):
-            block = _wide(weight[begin : begin + step], x.dtype)
-            np.matmul(x[j], block.T, out=y[j, :, begin : begin + step])
+            block, result = _wide(weight[begin : begin + step], x.dtype), y[j, :, begin : begin + step]
+            if M <= FEW_ROWS:
+                result[:] = linear_map(x[j], block)
+            else:
+                np.matmul(x[j], block.T, out=result)
     return y
 
 
@@ -174,8 +180,13 @@ def _by_inputs(x: Array, weight: Array) -> Array:
     return y
 
 
-def _wide(weight: Array, dtype: np.dtype[Any]) -> Array:
+def _wide(weight: Array | Quantised, dtype: np.dtype[Any]) -> Array:
     """Return a block of a matrix in the dtype of the activations."""
+    if isinstance(weight, Quantised):
+        wide = np.empty(weight.shape, dtype)
+        widen_codes = cpu.widen_int8 if weight.dtype == "int8" else cpu.widen_int4
+        widen_codes.sized(wide.size)(weight.codes, compiled_view(weight.scales), wide)
+        return wide
     if weight.dtype == dtype:
         return weight
     wide = np.empty(weight.shape, dtype)

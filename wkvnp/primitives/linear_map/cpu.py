@@ -4,6 +4,7 @@ A row meets a matrix as dot products or as sums of rows, by how the matrix is st
 one loop in one order, so it has the same bits whatever stands in the other rows.
 """
 
+import numpy as np
 from numba import prange
 
 from ..._jit import jit, kernel
@@ -167,3 +168,33 @@ def widen_rows(
     for r in prange(weight.shape[0]):
         for i in range(weight.shape[1]):
             wide[r, i] = widen(weight[r, i])
+
+
+@kernel
+def widen_int8(
+    codes,  # IN  (R, I) int8
+    scales,  # IN  (R, I / 32) uint16
+    wide,  # OUT (R, I)
+):
+    """Multiply codes by the scales of their groups."""
+    for r in prange(codes.shape[0]):
+        for g in range(scales.shape[1]):
+            scale = widen(scales[r, g])
+            for i in range(32 * g, 32 * g + 32):
+                wide[r, i] = np.float32(codes[r, i]) * scale
+
+
+@kernel
+def widen_int4(
+    codes,  # IN  (R, I / 2) uint8: the second 16 codes of a group stand in the upper halves of the bytes
+    scales,  # IN  (R, I / 32) uint16
+    wide,  # OUT (R, I)
+):
+    """Multiply codes by the scales of their groups."""
+    for r in prange(codes.shape[0]):
+        for g in range(scales.shape[1]):
+            scale = widen(scales[r, g])
+            for i in range(16):
+                both = np.int32(codes[r, 16 * g + i])
+                wide[r, 32 * g + i] = np.float32((both & 15) - 8) * scale
+                wide[r, 32 * g + 16 + i] = np.float32((both >> 4) - 8) * scale

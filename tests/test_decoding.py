@@ -1,0 +1,215 @@
+"""One token of every sequence as a list of steps: it answers to the layers themselves, which answer to the oracles."""
+
+import copy
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import wkvnp
+from wkvnp import set_threads
+from wkvnp._dtypes import narrow, widen
+from wkvnp._jit import SMALL
+from wkvnp._tree import leaves
+from wkvnp.decoding import Program, Unsuitable, program
+from wkvnp.decoding.product import ACTIVATIONS
+from wkvnp.models.decoder import MOST, DecodedState
+
+DTYPES = ("float32", "bfloat16", "float16")
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rwkv4": ("rwkv4", {}),
+    "rwkv5.0": ("rwkv5.0", {}),
+    "rwkv5.1": ("rwkv5.1", {}),
+    "rwkv5.2": ("rwkv5.2", {}),
+    "rwkv6": ("rwkv6", {}),
+    "rwkv7": ("rwkv7", {}),
+    "mamba1": ("mamba1", {}),
+    "mamba2": ("mamba2", {"n_group": 2}),
+    "transformer": ("transformer", {"n_group": 2}),
+    "transformer with a window": ("transformer", {"window": 70}),
+    "hybrid": ("hybrid", {"pattern": "a4567ms"}),
+}
+RNG = np.random.default_rng(0)
+TOKENS = RNG.integers(0, 59, (5, 100))
+
+
+def make(kind: str, **sizes: Any) -> wkvnp.Model:
+    architecture, options = KINDS[kind]
+    usual = {"n_layer": 7 if kind == "hybrid" else 2, "n_embd": 64, "vocab_size": 59, "head_size": 16, "rng": 0}
+    return wkvnp.init(architecture, **(usual | options | sizes))
+
+
+def layer_by_layer(model: wkvnp.Model) -> wkvnp.Model:
+    """Return the model without its list of steps."""
+    other = copy.copy(model)
+    other._decoder = False
+    return other
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_as_the_layers_do(kind: str, dtype: str) -> None:
+    model = make(kind, dtype=dtype)
+    plain = layer_by_layer(model)
+    _, state = plain(TOKENS[:, :55])
+    other = state
+    for t in range(55, 75):  # over the border of a block of keys
+        logits, state = model(TOKENS[:, t : t + 1], state)
+        expected, other = plain(TOKENS[:, t : t + 1], other)
+        assert isinstance(state, DecodedState)
+        assert distance(logits, expected) < 1e-5
+    for (name, mine), (_, theirs) in zip(leaves(state.layers), leaves(other.layers), strict=True):
+        if isinstance(mine, np.ndarray):
+            assert distance(mine + 1e-30, theirs + 1e-30) < 1e-5, name
+        else:
+            assert distance(mine.parts().k, theirs.parts().k) < 1e-5, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sequence_has_the_same_bits_alone_and_in_any_batch(kind: str) -> None:
+    model = make(kind)
+    _, state = layer_by_layer(model)(TOKENS[:, :20])
+    for batch in (1, 3, 4, 5):
+        together, after = model(TOKENS[:batch, 20:21], state[:batch])
+        for n in range(batch):
+            alone, single = model(TOKENS[n, 20:21], state[n])
+            np.testing.assert_array_equal(together[n], alone)
+            one, many = (dict(leaves(part.layers)) for part in (single, after[n]))
+            for name, leaf in one.items():
+                if isinstance(leaf, np.ndarray):
+                    np.testing.assert_array_equal(leaf, many[name])
+
+
+def test_same_bits_for_any_number_of_threads_and_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make("rwkv7", n_embd=128)
+    assert model.n_parameters > 2 * SMALL, "large enough to be shared"
+    results = []
+    for threads, size in ((1, 1 << 30), (2, 1 << 30), (2, 1 << 16)):
+        set_threads(threads)
+        monkeypatch.setattr(program, "_LAUNCH_BYTES", size)
+        fresh, state = copy.copy(model), None
+        fresh._decoder = None
+        for t in range(8):
+            logits, state = fresh(TOKENS[:, t : t + 1], state)
+        results.append(logits)
+        assert fresh._decoder
+        assert (len(fresh._decoder._program._launches) > 1) == (size < 1 << 30)
+    set_threads(None)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("kind", ["rwkv4", "rwkv7", "mamba1", "transformer"])
+def test_a_state_is_a_value(kind: str, tmp_path: Path) -> None:
+    model = make(kind)
+    _, state = model([TOKENS[0, 0]])
+    before = [leaf.copy() for _, leaf in leaves(state.layers)]
+    logits, after = model([3], state)
+    again, _ = model([3], state)
+    np.testing.assert_array_equal(logits, again)
+    for old, (_, leaf) in zip(before, leaves(state.layers), strict=True):
+        if isinstance(leaf, np.ndarray):
+            np.testing.assert_array_equal(old, leaf)
+    following = model([5], after)[0]
+    after.save(tmp_path / "state.safetensors")
+    copies = [
+        after.copy(),
+        copy.deepcopy(after),
+        pickle.loads(pickle.dumps(after)),
+        wkvnp.load_state(tmp_path / "state.safetensors", model),
+        wkvnp.State.join([state, after])[1],
+    ]
+    for same in copies:
+        np.testing.assert_array_equal(model([5], same)[0], following)
+    assert (after.batch, after.nbytes, after.dtype) == (1, copies[0].nbytes, np.float32)
+
+
+def test_what_one_sequence_overflows_stays_its_own() -> None:
+    model = make("rwkv7")
+    _, state = model(TOKENS[:3, :1])
+    clean = model(TOKENS[:3, 1:2], state)[0]
+    state.layers[0].wkv[1] = np.nan
+    broken = model(TOKENS[:3, 1:2], state)[0]
+    assert np.isnan(broken[1]).all()
+    np.testing.assert_array_equal(broken[[0, 2]], clean[[0, 2]])
+    np.testing.assert_array_equal(model(TOKENS[[0, 2], 1:2], state[[0, 2]])[0], clean[[0, 2]])
+
+
+def test_widths_that_are_no_whole_vectors_and_large_batches_go_through_the_layers() -> None:
+    narrow_model = make("rwkv7", n_embd=24, head_size=8)
+    logits, state = narrow_model([1])
+    assert not isinstance(state, DecodedState) and np.isfinite(logits).all()
+    model = make("rwkv7")
+    many = RNG.integers(0, 59, (MOST + 1, 1))
+    logits, state = model(many)
+    assert not isinstance(state, DecodedState)
+    few, decoded = model(many[:MOST])
+    assert isinstance(decoded, DecodedState) and distance(few, logits[:MOST]) < 1e-5
+    double = make("rwkv7", dtype="float64")
+    assert not isinstance(double([1])[1], DecodedState)
+
+
+def test_python_threads_share_a_model() -> None:
+    model = make("rwkv7")
+    expected = [model(TOKENS[n, :1])[0] for n in range(5)]
+    found: dict[int, list[np.ndarray]] = {n: [] for n in range(5)}
+
+    def decode(n: int) -> None:
+        found[n] = [model(TOKENS[n, :1])[0] for _ in range(20)]
+
+    workers = [threading.Thread(target=decode, args=(n,)) for n in range(5)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for n in range(5):
+        assert len(found[n]) == 20
+        for logits in found[n]:
+            np.testing.assert_array_equal(logits, expected[n])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("outputs", [1, 3, 4, 70, 331])
+def test_products(dtype: str, outputs: int) -> None:
+    rows, inputs = 7, 80
+    weight = narrow(RNG.standard_normal((outputs, inputs)).astype(np.float32), dtype)
+    x = RNG.standard_normal((rows, inputs)).astype(np.float32)
+    bias, gate, old = (
+        RNG.standard_normal(shape).astype(np.float32) for shape in (outputs, (rows, outputs), (rows, outputs))
+    )
+    exact = x.astype(np.float64) @ widen(weight).astype(np.float64).T + bias
+    activated = {
+        "linear": exact,
+        "tanh": np.tanh(exact),
+        "sigmoid": 1 / (1 + np.exp(-exact)),
+        "silu": exact / (1 + np.exp(-exact)),
+        "relu_squared": np.maximum(exact, 0) ** 2,
+    }
+    assert set(activated) == set(ACTIVATIONS)
+    p = Program(8)
+    source, multiplier = p.slot(inputs), p.slot(outputs)
+    results, expected = [], []
+    p.phase()
+    for name, value in activated.items():
+        for mode in ("store", "add", "gate"):
+            results.append(p.slot(outputs))
+            how: dict[str, Any] = {"store": {}, "add": {"add": True}, "gate": {"gate": multiplier}}[mode]
+            p.product(source, weight, results[-1], activation=name, bias=bias, **how)
+            expected.append({"store": value, "add": old + value, "gate": old + gate * value}[mode])
+    p.finish()
+    arrays = [x, gate, *(old.copy() for _ in results)]
+    p.run(rows, np.array([0, *(array.ctypes.data for array in arrays)]))
+    for found, want in zip(arrays[2:], expected, strict=True):
+        assert distance(found, want) < 3e-6
+
+
+def test_an_own_place_must_be_whole_vectors() -> None:
+    with pytest.raises(Unsuitable):
+        Program(1).own(20)

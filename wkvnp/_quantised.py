@@ -1,0 +1,104 @@
+"""Matrices of small whole numbers: codes of 8 or 4 bits, and a scale for every 32 of a row.
+
+A weight is its code times the scale of its group, exactly so in float32. Scales are bfloat16: they have the range of
+float32, so that no group is too small or too large for them, and their rounding is made good by the codes, which are
+chosen after it.
+
+Letters: O outputs, I inputs, a multiple of 32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._dtypes import dtype_name, widen
+
+Array = npt.NDArray[Any]
+
+GROUP = 32
+"""Weights that share a scale."""
+QUANTISED = ("int8", "int4")
+LARGEST = 2.0**120
+"""A scale may have this size, so that no weight is infinite."""
+_HALF = GROUP // 2
+
+
+class Quantised:
+    """A matrix (O, I) of codes and scales, which is not changed.
+
+    Parameters
+    ----------
+    codes : ndarray
+        int8 (O, I); or uint8 (O, I / 2), in which 16 bytes hold a group: byte j has code j + 8 in its lower half and
+        code j + 16, also plus 8, in its upper half.
+    scales : ndarray (O, I / 32), bfloat16
+
+    Attributes
+    ----------
+    dtype : str
+        ``"int8"`` or ``"int4"``.
+    shape : tuple of int
+        (O, I).
+
+    Examples
+    --------
+    >>> from wkvnp._dtypes import narrow
+    >>> codes = np.arange(-32, 32, dtype=np.int8).reshape(2, 32)
+    >>> matrix = Quantised(codes, narrow(np.array([[0.5], [2.0]]), "bfloat16"))
+    >>> matrix, matrix.nbytes, matrix.widened()[:, :3]
+    (<int8 matrix (2, 32)>, 68, array([[-16. , -15.5, -15. ],
+           [  0. ,   2. ,   4. ]], dtype=float32))
+    """
+
+    __slots__ = ("codes", "dtype", "scales", "shape")
+    ndim = 2
+
+    def __init__(self, codes: Array, scales: Array) -> None:
+        self.dtype = "int8" if codes.dtype == np.int8 else "int4"
+        self.shape = (codes.shape[0], codes.shape[1] * (1 if self.dtype == "int8" else 2))
+        assert codes.dtype in (np.int8, np.uint8) and dtype_name(scales.dtype) == "bfloat16"
+        assert scales.shape == (self.shape[0], self.shape[1] // GROUP) and self.shape[1] % GROUP == 0
+        self.codes, self.scales = codes, scales
+
+    def __repr__(self) -> str:
+        return f"<{self.dtype} matrix {self.shape}>"
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: slice) -> Quantised:
+        """Return some of the rows."""
+        return Quantised(self.codes[rows], self.scales[rows])
+
+    @property
+    def size(self) -> int:
+        """How many weights there are."""
+        return int(self.shape[0] * self.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes and scales."""
+        return self.codes.nbytes + self.scales.nbytes
+
+    def whole_numbers(self) -> Array:
+        """Return the codes (O, I) as int8."""
+        if self.dtype == "int8":
+            return self.codes
+        packed = self.codes.reshape(*self.scales.shape, _HALF)
+        unpacked = np.concatenate([packed & 15, packed >> 4], axis=2).astype(np.int8) - np.int8(8)
+        return unpacked.reshape(self.shape)
+
+    def widened(self) -> Array:
+        """Return the weights (O, I) in float32."""
+        codes = self.whole_numbers().reshape(*self.scales.shape, GROUP)
+        wide: Array = codes.astype(np.float32) * widen(self.scales)[..., None]
+        return wide.reshape(self.shape)
+
+
+def packed(codes: Array) -> Array:
+    """Return codes (O, I) from -8 to 7 as the bytes (O, I / 2) of an int4 matrix."""
+    groups = (codes + np.int8(8)).view(np.uint8).reshape(len(codes), -1, 2, _HALF)
+    return (groups[:, :, 0] | (groups[:, :, 1] << 4)).reshape(len(codes), -1)
