@@ -34,6 +34,7 @@ exclude_patterns = [
     "bundled-models/checks.md",
     "guide/architectures.md",
     "guide/mechanism-table.md",
+    "guide/quantisation-table.md",
     "guide/peers/*.md",
 ]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]

@@ -259,15 +259,17 @@ def test_memory_is_that_of_the_largest_tensor(tmp_path: Path) -> None:
         "def peak():  # not ru_maxrss, which begins with that of the parent\n"
         "    (line,) = (line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
         "    return 1024 * int(line.split()[1])\n"
+        "conversion.convert(sys.argv[4], sys.argv[4] + '.b', dtype=sys.argv[3] or None)\n"
         "before = peak()\n"
         "conversion.convert(sys.argv[1], sys.argv[2], dtype=sys.argv[3] or None)\n"
         "print(peak() - before)\n"
     )
+    wkvnp.init("rwkv4", n_layer=1, n_embd=64, vocab_size=8, rng=0).save(tmp_path / "small")
     size = (tmp_path / "a").stat().st_size
     largest = max(array.nbytes for array in arrays.values())
     for dtype in ("", "bfloat16", "int8", "int4"):
         done = subprocess.run(
-            [sys.executable, "-c", program, tmp_path / "a", tmp_path / "b", dtype],
+            [sys.executable, "-c", program, tmp_path / "a", tmp_path / "b", dtype, tmp_path / "small"],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,

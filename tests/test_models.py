@@ -211,7 +211,7 @@ def test_16_bit_weights_stay_16_bit(model: wkvnp.Model, tmp_path: Path, dtype: s
         assert differ(loaded(tokens)[0], wide(tokens)[0]) <= CUT
     narrowed = wkvnp.load(tmp_path / "m.safetensors", dtype="float16")
     assert narrowed.config.dtype == "float16"
-    with pytest.raises(ShapeError, match="dtype must be one of float64, float32, float16, bfloat16; got 'int3'"):
+    with pytest.raises(ShapeError, match="must be one of float64, float32, float16, bfloat16, int8, int4; got 'int3'"):
         wkvnp.load(tmp_path / "m.safetensors", dtype="int3")
 
 
@@ -319,7 +319,7 @@ def test_group_norm_eps_is_kept_and_can_be_given(tmp_path: Path) -> None:
         ({"architecture": "rwkv9"}, "architecture must be one of rwkv4, .*; got 'rwkv9'"),
         ({"n_layer": 0}, "n_layer must be a positive whole number; got 0"),
         ({"n_embd": 50}, "head_size must divide n_embd=50; got 16"),
-        ({"dtype": "int8"}, "dtype must be one of"),
+        ({"dtype": "int3"}, "dtype must be one of"),
     ],
 )
 def test_init_refuses(changes: dict[str, object], message: str) -> None:

@@ -16,7 +16,7 @@ PAGES = [
     "README.md",
     *(
         f"docs/guide/{name}.md"
-        for name in ("checkpoints", "models", "states", "analysis", "ai-is-cool", "first-call", "speed")
+        for name in ("checkpoints", "models", "states", "analysis", "ai-is-cool", "first-call", "speed", "quantisation")
     ),
     "docs/index.md",
 ]

@@ -312,7 +312,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["init", source, "--architecture", "rwkv7", *sizes, "--seed", "1"]) == 0
     assert main(["convert", source, target, "--dtype", "int4"]) == 0
     capsys.readouterr()
-    assert main(["info", "--model", target, "--json"]) == 0
+    assert main(["info", target, "--json"]) == 0
     told, model = json.loads(capsys.readouterr().out), wkvnp.load(target)
     assert told["parameters"] == model.n_parameters and told["memory"]["weights"] == model.nbytes
     assert told["dtypes"].keys() == {"float32", "int4"}
@@ -371,10 +371,10 @@ def test_files_that_are_refused(dtype: str, tmp_path: Path) -> None:
 
 @both
 def test_models_that_are_refused(dtype: str, tmp_path: Path) -> None:
-    sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 24, "vocab_size": 59, "head_size": 8, "rng": 0}
+    sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 12, "vocab_size": 59, "rng": 0}
     with pytest.raises(ShapeError, match=f"init: {dtype} needs matrices whose rows are multiples of 32"):
-        wkvnp.init("transformer", dtype=dtype, **sizes)
-    wkvnp.init("transformer", **sizes).save(tmp_path / "a")
+        wkvnp.init("rwkv4", dtype=dtype, **sizes)
+    wkvnp.init("rwkv4", **sizes).save(tmp_path / "a")
     for use in (lambda: wkvnp.load(tmp_path / "a", dtype=dtype), lambda: convert(tmp_path, dtype)):
         with pytest.raises(ShapeError, match=f"a: {dtype} needs matrices whose rows are multiples of 32"):
             use()

@@ -25,7 +25,7 @@ from . import _threads
 from ._compile_cache import KernelCache, directory
 from ._threads import set_threads, threads
 
-__all__ = ["FAST", "Kernel", "compiling", "inlined", "jit", "kernel", "set_threads", "threads"]
+__all__ = ["FAST", "Kernel", "compiling", "inlined", "interpreted", "jit", "kernel", "set_threads", "threads"]
 
 # Not "nnan" and "ninf": a running maximum starts at minus infinity, and NaN must stay visible.
 FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
@@ -46,6 +46,11 @@ def inlined(function: Callable[..., Any]) -> Any:
     compiled both runs the latter, one that has loaded the kernel from disk the former, and sums may differ in a bit.
     """
     return _dispatcher(function, parallel=False, inline=True)
+
+
+def interpreted() -> bool:
+    """Say whether compiled functions run as the Python that they are written in (``NUMBA_DISABLE_JIT``)."""
+    return bool(_numba().config.DISABLE_JIT)
 
 
 def kernel(function: Callable[..., None], *, name: str | None = None) -> Kernel:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._jit import interpreted
 from ..decoding import Program, Unsuitable
 from .network import Fixed, Growing, Network
 from .state import State
@@ -153,8 +154,8 @@ def _address(array: Array) -> int:
 
 
 def decoder_of(network: Network) -> Decoder | None:
-    """Return the network's decoder, if it can have one."""
+    """Return the network's decoder, if it can have one; addresses mean nothing to Python."""
     try:
-        return Decoder(network)
+        return None if interpreted() else Decoder(network)
     except Unsuitable:
         return None

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -72,6 +72,10 @@ class HybridConfig(Config):
     pattern: str
     parts: tuple[Any, ...]
     fields: dict[str, Any]
+
+    def kept_in(self, dtype: str) -> Self:
+        """Return the configuration of the same model with its matrices in another dtype, those of all layers."""
+        return replace(self, dtype=dtype, parts=tuple(part.kept_in(dtype) for part in self.parts))
 
     @property
     def state_bytes(self) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,7 +100,7 @@ def init(
         tensors = _drawn(shapes, stored, rng, getattr(module, "CENTRED", ""))
         places, config = module.bound(tensors, Settings(fields, "init"), "init")
         weights = read(places)
-    return Model(replace(config, dtype=stored), weights, module.network)
+    return Model(config.kept_in(stored), weights, module.network)
 
 
 _WITHOUT_HEADS = ("rwkv4", "mamba1")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,10 @@ class Config(ABC):
     n_embd: int
     vocab_size: int
     dtype: str = "float32"
+
+    def kept_in(self, dtype: str) -> Self:
+        """Return the configuration of the same model with its matrices in another dtype."""
+        return replace(self, dtype=dtype)
 
     @property
     @abstractmethod

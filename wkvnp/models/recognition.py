@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from ..checkpoints import Container, LazyTensor
@@ -38,7 +37,7 @@ def recognise(container: Container, group_norm_eps: float | None = None) -> tupl
     weights, config = _recognised(container, group_norm_eps)
     if (form := container.metadata.get(KEY)) is not None:
         check_quantised(flatten(weights), str(container.path))
-        config = replace(config, dtype=QUANTISED_FORMS[form])
+        config = config.kept_in(QUANTISED_FORMS[form])
     return weights, config
 
 

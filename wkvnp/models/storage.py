@@ -113,7 +113,7 @@ def kept_in(dtype: str, weights: Any, config: Config, source: str) -> tuple[Any,
     if dtype in QUANTISED:
         tensors, config = _with_head(tensors, config)
     require_groups({name: tensor.shape for name, tensor in tensors.items()}, dtype, source)
-    return build(type(weights), in_dtype(tensors, dtype, source)), replace(config, dtype=dtype)
+    return build(type(weights), in_dtype(tensors, dtype, source)), config.kept_in(dtype)
 
 
 def require_groups(shapes: Mapping[str, tuple[int, ...]], dtype: str, source: str) -> None:
