@@ -261,7 +261,7 @@ def test_files_hold_what_loading_makes(architecture: str, dtype: str, tmp_path: 
 
 
 @both
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["rwkv7", "mamba1"])
 def test_decoding_differs_from_prompts_by_the_rounding_of_activations(architecture: str, dtype: str) -> None:
     model = make(architecture, dtype)
     tokens = RNG.integers(0, 59, (3, 12))
