@@ -2,12 +2,12 @@
 
 from numba import prange
 
-from ..._jit import kernel
+from ..._jit import uncounted
 
 CHANNELS = 64
 
 
-@kernel
+@uncounted
 def short(
     offsets,  # IN  (Q + 1,) where each sequence begins, of which this may be a part
     starts,  # IN  (Q,) first token of each sequence

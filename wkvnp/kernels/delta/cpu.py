@@ -9,7 +9,7 @@ near 1 has not.
 
 from numba import prange
 
-from ..._jit import inlined, jit, kernel
+from ..._jit import inlined, jit, uncounted
 from ..._scalar import expm1
 from ..._tile import sweep
 
@@ -44,7 +44,7 @@ def dplr_token(q, log_decay, k, v, a, b, S, i, y, loss, p, s):
     sweep(S, i, V, loss, ((b, s), (k, v)), ())
 
 
-@kernel
+@uncounted
 def scan_dplr(
     starts,  # IN  (N,) first token of each sequence
     stops,  # IN  (N,) one past its last token
@@ -89,7 +89,7 @@ def _delta_token(q, log_decay, k, v, beta, S, i, y, loss, p, a, s):
     sweep(S, i, V, loss, ((k, s),), ())
 
 
-@kernel
+@uncounted
 def scan_delta_rule(
     starts,  # IN  (N,) first token of each sequence
     stops,  # IN  (N,) one past its last token

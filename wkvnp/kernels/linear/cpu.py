@@ -11,7 +11,7 @@ The state decays by adding ``expm1(log_decay) S``: the factor itself, near 1, ke
 
 from numba import prange
 
-from ..._jit import inlined, jit, kernel
+from ..._jit import inlined, jit, uncounted
 from ..._scalar import exp, expm1
 from ..._tile import sweep
 
@@ -47,7 +47,7 @@ def token(q, log_decay, k, v, bonus, before, S, i, y, loss, p):
     sweep(S, i, V, loss, ((k, v),), ((p, y),))
 
 
-@kernel
+@uncounted
 def scan(
     starts,  # IN  (N,) first token of each sequence
     stops,  # IN  (N,) one past its last token
@@ -90,7 +90,7 @@ def _token_of_fading_values(q, log_decay, k, v, S, i, y, loss):
             y[c] += qj * s
 
 
-@kernel
+@uncounted
 def scan_fading_values(
     starts,  # IN  (N,) first token of each sequence
     stops,  # IN  (N,) one past its last token
@@ -114,7 +114,7 @@ def scan_fading_values(
             _token_of_fading_values(q[t, h], g, k[t, h], v[t, h, i:e], state[n, h], i, y[t, h, i:e], loss)
 
 
-@kernel
+@uncounted
 def scan_maximum(
     starts,  # IN  (N,) first token of each sequence
     stops,  # IN  (N,) one past its last token

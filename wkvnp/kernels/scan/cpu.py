@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import prange
 
-from ..._jit import jit, kernel
+from ..._jit import jit, uncounted
 from ..._scalar import expm1
 
 NUMBERS = 64  # of a block; even, so that no pair is torn
@@ -63,7 +63,7 @@ def _complex_token(loss, x, h, y):
         y[c], y[c + 1] = h[c], h[c + 1]
 
 
-@kernel
+@uncounted
 def scan(
     starts,  # IN  (N,) first token of each sequence
     stops,  # IN  (N,) one past its last token

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numba import prange
 
-from ..._jit import inlined, jit, kernel
+from ..._jit import inlined, jit, uncounted
 from ..._scalar import expm1, sigmoid
 
 CHANNELS = 64
@@ -67,7 +67,7 @@ def gate(z, y):
         y[c] *= z[c] * sigmoid(z[c])
 
 
-@kernel
+@uncounted
 def selective(
     starts,  # IN  (Q,) first token of each sequence
     stops,  # IN  (Q,) one past its last token
@@ -105,7 +105,7 @@ def selective(
                 gate(z[t, i:e], yt)
 
 
-@kernel
+@uncounted
 def time_invariant(
     starts,  # IN  (Q,) first token of each sequence
     stops,  # IN  (Q,) one past its last token

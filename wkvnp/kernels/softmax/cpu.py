@@ -11,7 +11,7 @@ subtracted in its place, because minus infinity from minus infinity would be NaN
 import numpy as np
 from numba import prange
 
-from ..._jit import jit, kernel
+from ..._jit import jit, uncounted
 from ..._scalar import exp, expm1
 from ..._tile import largest, multiply, total
 from .mask import KEYS, hide, meets, shown
@@ -134,7 +134,7 @@ def attend_rows(tile, g, stored, q, keys, values, bias, mask, y, lse, room):
     _end(tile, rows, g, start, wide, top, mass, sums, y, lse)
 
 
-@kernel
+@uncounted
 def attend(
     tiles,  # IN  (J, 3) sequence, first and last row; a row is a query of one of the heads that share keys
     first,  # IN  first piece of work: tile, then group
@@ -168,7 +168,7 @@ def attend(
             attend_rows(tile, g, (starts[n], lengths[n], base[n]), q, keys, values, bias, mask, y, lse, scratch[w])
 
 
-@kernel
+@uncounted
 def store(
     starts,  # IN  (N,) first new token of each sequence
     stops,  # IN  (N,) one past its last

@@ -6,7 +6,7 @@ of slow decays that made an error of 2e-5 of the output.
 
 from numba import prange
 
-from ..._jit import inlined, kernel
+from ..._jit import inlined, uncounted
 from ..._scalar import exp
 
 CHANNELS = 64
@@ -37,7 +37,7 @@ def token(log_decay, u, k, v, aa, bb, pp, y, gap):
         bb[c] = old * bb[c] + new
 
 
-@kernel
+@uncounted
 def scan(
     starts,  # IN  (N,) first token of each sequence
     stops,  # IN  (N,) one past its last token
