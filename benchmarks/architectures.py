@@ -1,7 +1,7 @@
 """Compare the architectures at equal numbers of parameters: prompts, decoding after long contexts, states, memory.
 
     python benchmarks/architectures.py [--out FOLDER] [--millions 100] [--dtypes float32 bfloat16]
-                                       [--contexts 512 2048 8192 32768] [--rounds 5] [--only NAME ...]
+                                       [--contexts 512 2048 8192 32768] [--rounds 9] [--only NAME ...]
 
 Weights are random. Every architecture gets as many layers as bring it nearest to the number of parameters. A prompt of
 the longest context is read once, in pieces, which gives the rate at each length and the states to decode from; decoding
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--millions", type=float, default=100, help="parameters of every model (default: 100)")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--contexts", nargs="+", type=int, default=[512, 2048, 8192, 32768])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--tokens", type=int, default=8, help="tokens to decode in a round (default: 8)")
     parser.add_argument("--only", nargs="+", choices=OPTIONS, default=list(OPTIONS))
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
