@@ -15,8 +15,8 @@ from wkvnp._dtypes import narrow, widen
 from wkvnp._jit import SMALL
 from wkvnp._tree import leaves
 from wkvnp.decoding import Program, Unsuitable, program
-from wkvnp.decoding.product import ACTIVATIONS
 from wkvnp.models.decoder import MOST, DecodedState
+from wkvnp.primitives.linear_map.activation import ACTIVATIONS
 
 DTYPES = ("float32", "bfloat16", "float16")
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

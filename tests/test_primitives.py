@@ -6,19 +6,23 @@ import pytest
 from wkvnp import _scalar as scalar
 from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp._jit import kernel
+from wkvnp._quantised import Quantised
+from wkvnp._threads import most_threads, set_threads
 from wkvnp.primitives import linear_map as linear_map_module
 from wkvnp.primitives.elementwise import elementwise, relu_squared, sigmoid, silu
 from wkvnp.primitives.linear_map import (
     FEW_ROWS,
+    Product,
     embedding,
     linear_map,
-    linear_maps,
     low_rank,
     low_rank_groups,
-    low_ranks,
+    many_rows,
+    multiply,
 )
 from wkvnp.primitives.norm import group_norm, l2_normalize, layer_norm
-from wkvnp.primitives.shift import mix, shift
+from wkvnp.primitives.quantise import quantise
+from wkvnp.primitives.shift import Mixture, mix, shift
 
 RNG = np.random.default_rng(0)
 
@@ -47,13 +51,17 @@ def test_linear_map(stored: str, rows: int) -> None:
     close(y, x.astype(np.float64) @ widen(weight).astype(np.float64).T)
 
 
-@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
-def test_linear_map_in_blocks(stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    weight, x = narrow(draw(37, 29), stored), draw(70, 29)
-    whole = linear_map(x, weight)
-    monkeypatch.setattr(linear_map_module, "_BLOCK_ELEMENTS", 100)
-    monkeypatch.setattr(linear_map_module, "_LONGEST_PRODUCT", 5000)
-    close(linear_map(x, weight), whole)
+@pytest.mark.parametrize("stored", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("platform", ["linux", "darwin"])  # darwin: by BLAS
+def test_linear_map_in_blocks(platform: str, stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, x = narrow(draw(37, 29), stored), draw(70, 29, dtype="float64" if stored == "float64" else "float32")
+    expected = x.astype(np.float64) @ widen(weight).T
+    monkeypatch.setattr("sys.platform", platform)
+    for function in ("linear", "relu_squared"):
+        monkeypatch.setattr(linear_map_module, "_BLOCK_ELEMENTS", 100)
+        monkeypatch.setattr(many_rows, "LONGEST", 5000)
+        close(linear_map(x, weight, function, added=np.repeat(x[:, :1], 37, 1)), FUNCTIONS[function](expected) + x[:, :1], 1e-5)
+        close(linear_map(x, weight[:1], gate=x[:, :1]), expected[:, :1] * x[:, :1])
 
 
 def test_rows_do_not_feel_each_other() -> None:
@@ -74,20 +82,64 @@ def test_low_rank(rows: int, stored: str) -> None:
     close(low_rank_groups(x, wide, groups, "tanh"), np.einsum("mgr,gro->gmo", hidden, widen(groups)), 5e-6)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 40])
-def test_several_maps_at_once(rows: int) -> None:
-    x, weights = draw(3, rows, 300), [draw(401, 300) for _ in range(3)]
-    y = linear_maps(x, weights)
-    for j, weight in enumerate(weights):
-        close(y[j], x[j].astype(np.float64) @ weight.T)
-    x, ranks = draw(4, rows, 500), (70, 64, 33, 128)
-    pairs = [
-        (draw(500, r) / 20, draw(r, 301) / 10, f) for r, f in zip(ranks, ("tanh", None, "sigmoid", None), strict=True)
+FUNCTIONS = {
+    "linear": lambda x: x,
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "relu_squared": lambda x: np.maximum(x, 0) ** 2,
+}
+
+
+def expected_of(product: Product) -> np.ndarray:
+    """Return a product in float64."""
+    weight = product.weight.widened() if isinstance(product.weight, Quantised) else widen(product.weight)
+    x, wide = product.x, weight.astype(np.float64)
+    if isinstance(x, Mixture):
+        x = x.x.astype(np.float64) + (x.previous - x.x.astype(np.float64)) * x.share
+    y = FUNCTIONS[product.activation](x @ (wide if product.by_inputs else wide.T))
+    y = y * (1 if product.gate is None else product.gate)
+    return y + (0 if product.added is None else product.added)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40, 1100])
+def test_products_of_every_kind_at_once(rows: int) -> None:
+    x, other, wide = draw(rows, 96), draw(rows, 96), draw(rows, 400)[:, 7:103]
+    down, up = narrow(draw(96, 70) / 10, "bfloat16"), draw(96, 301) / 10
+    gate, added = draw(rows, 301), draw(rows, 500)[:, 5:306]
+    products = [
+        Product(x, draw(50, 96) / 10),
+        Product(x, narrow(draw(37, 96) / 10, "float16"), "tanh"),
+        Product(Mixture(x, other, draw(1, 96)), down, "sigmoid", by_inputs=True),
+        Product(Mixture(x, other, draw(rows, 96)), up, gate=gate, added=added, by_inputs=True),
+        Product(wide, draw(301, 96) / 10, "silu", added=draw(1, 301)),
+        Product(wide, quantise(draw(301, 96) / 10, "int8"), "relu_squared", gate=gate),
+        Product(Mixture(wide, other, draw(1, 96)), quantise(draw(64, 96) / 10, "int4")),
     ]
-    y = low_ranks(x, pairs)
-    functions = {None: lambda h: h, "tanh": np.tanh, "sigmoid": lambda h: 1 / (1 + np.exp(-h))}
-    for j, (down, up, f) in enumerate(pairs):
-        close(y[j], functions[f](x[j].astype(np.float64) @ down) @ up, 5e-6)
+    for product, y in zip(products, multiply(products), strict=True):
+        close(y, expected_of(product), 5e-6)
+
+
+def test_many_rows_have_the_same_bits_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = [draw(700, 300), narrow(draw(300, 130), "bfloat16"), narrow(draw(64, 300), "float16")]
+    x, other, share, added = draw(1000, 300), draw(1000, 300), draw(1, 300), draw(1000, 700)
+
+    def compute(rows: slice) -> list[np.ndarray]:
+        mixed = Mixture(x[rows], other[rows], share)
+        by_inputs = Product(mixed, weights[1], "tanh", by_inputs=True)
+        return multiply([Product(x[rows], weights[0], added=added[rows]), by_inputs, Product(mixed, weights[2])])
+
+    whole = compute(slice(None))
+    for n in (1, 2, 3):
+        set_threads(min(n, most_threads()))
+        for y, z in zip(compute(slice(None)), whole, strict=True):
+            np.testing.assert_array_equal(y, z)
+    set_threads(None)
+    monkeypatch.setattr(many_rows, "LONGEST", 500_000)  # many launches
+    for rows in (slice(0, 33), slice(481, 999)):
+        for y, z in zip(compute(rows), whole, strict=True):
+            np.testing.assert_array_equal(y, z[rows])
+    np.testing.assert_array_equal(linear_map(x[7:70], weights[2]), linear_map(x, weights[2])[7:70])
 
 
 def test_low_rank_of_extreme_numbers() -> None:

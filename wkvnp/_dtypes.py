@@ -23,6 +23,9 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
     "bfloat16": BFLOAT16,
 }
 
+KINDS = {name: number for number, name in enumerate(("float32", "bfloat16", "float16", "int8", "int4"))}
+"""The numbers by which compiled loops know what stands at an address."""
+
 
 def dtype_name(dtype: npt.DTypeLike) -> str:
     """Return the name of a dtype, ``"bfloat16"`` included, and ``"int4"``, which is always told by its name.

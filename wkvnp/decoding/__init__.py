@@ -11,7 +11,7 @@ from .mamba2 import state_space_heads
 from .places import Pair, Place, Unsuitable
 from .program import Program
 from .rwkv4 import wkv
-from .rwkv7 import rwkv7_heads
+from .rwkv7 import rwkv7_heads, rwkv7_tokens
 
 __all__ = [
     "Pair",
@@ -21,6 +21,7 @@ __all__ = [
     "attention_groups",
     "gated_linear_heads",
     "rwkv7_heads",
+    "rwkv7_tokens",
     "selective_blocks",
     "state_space_heads",
     "wkv",

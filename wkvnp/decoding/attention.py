@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._address import floats, integers, place
 from .._jit import inlined
 from ..kernels.softmax.cpu import ROWS, attend_rows
 from ..kernels.softmax.mask import KEYS
 from ..primitives.norm.cpu import divide_group_by_rms
 from . import opcodes
-from .address import floats, integers, place
 from .places import Array, Place
 
 if TYPE_CHECKING:

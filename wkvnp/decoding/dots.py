@@ -20,7 +20,6 @@ from numba.extending import intrinsic
 
 LANES = 16
 """Numbers of a vector; rows have a multiple of it."""
-KINDS = {"float32": 0, "bfloat16": 1, "float16": 2}
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Stored rows and rows of activations that meet at once: 4 x 3 pairs of sums and 7 factors fill 32 registers of 64
 # bytes; where a vector is two registers of 32 bytes, and there are 16 of them, one pair of sums and its factors do.

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._dtypes import dtype_name
+from .._address import floats, place
+from .._dtypes import KINDS, dtype_name
 from .._jit import inlined
 from .._scalar import exp
 from ..kernels.linear.cpu import token
 from ..primitives.norm.cpu import standardize_group
 from . import opcodes
-from .address import floats, place
-from .dots import KINDS
 from .places import Array, Pair, Place, padded_rows
 from .product import multiply_run, stored_bytes
 

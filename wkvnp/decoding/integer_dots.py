@@ -23,9 +23,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .._address import floats, place, small_integers, whole_numbers
 from .._jit import inlined
 from .._quantised import GROUP
-from .address import floats, place, small_integers, whole_numbers
 from .dots import LANES, multiply_add, store_sums
 
 INTEGERS = {"int8": 0, "int4": 1}

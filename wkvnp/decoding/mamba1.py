@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._dtypes import dtype_name
+from .._address import floats, place
+from .._dtypes import KINDS, dtype_name
 from .._jit import inlined
 from .._scalar import softplus
 from ..kernels.selective.cpu import CHANNELS, gate, real_row
 from . import opcodes
-from .address import floats, place
-from .dots import KINDS
 from .places import Array, Pair, Place, padded_rows
 from .product import multiply_run, stored_bytes
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._address import floats, place
 from .._jit import inlined
 from .._scalar import softplus
 from ..kernels.linear.cpu import token
 from . import opcodes
-from .address import floats, place
 from .places import Array, Pair, Place
 
 if TYPE_CHECKING:

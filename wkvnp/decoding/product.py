@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from .._address import floats, place
 from .._jit import inlined
-from .._scalar import sigmoid, tanh
-from .address import floats, place
-from .dots import KINDS, WIDE, dots
+from ..primitives.linear_map.activation import activate
+from .dots import BYTES, WIDE, dots
 
 STORE, ADD, ADD_GATED = range(3)
-ACTIVATIONS = ("linear", "tanh", "sigmoid", "silu", "relu_squared")
 CHUNK = 32
 """Outputs of a quarter that are finished together: enough for whole vectors, little enough for the nearest cache."""
 
 
 def _for_kinds(outputs: int, rows: int) -> Any:
     """Return the tile of so many stored rows and rows of activations, for whichever kind of number is stored."""
-    float32, bfloat16, float16 = (dots(outputs, rows, kind) for kind in KINDS)
+    float32, bfloat16, float16 = (dots(outputs, rows, kind) for kind in BYTES)
 
     @inlined
     def tile(kind, w, w_step, x, x_step, terms, y, o_step, y_step):
@@ -69,25 +66,6 @@ def multiply_run(kind, weight, size, outputs, x, x_step, terms, rows, y, y_step)
     for o in range(whole, outputs):
         for m in range(rows):
             _one_by_one(kind, weight + o * size, 0, x + m * x_step, 0, terms, y + 4 * o + m * y_step, 0, 0)
-
-
-@inlined
-def activate(y, activation):
-    """Apply one of the activations, by its number."""
-    zero = np.float32(0)
-    if activation == 1:
-        for i in range(y.size):
-            y[i] = tanh(y[i])
-    elif activation == 2:
-        for i in range(y.size):
-            y[i] = sigmoid(y[i])
-    elif activation == 3:
-        for i in range(y.size):
-            y[i] = y[i] * sigmoid(y[i])
-    elif activation == 4:
-        for i in range(y.size):
-            positive = y[i] if y[i] > zero else zero
-            y[i] = positive * positive
 
 
 @inlined

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .._dtypes import compiled_view, dtype_name, widen
+from .._dtypes import KINDS, compiled_view, dtype_name, widen
 from .._jit import threads
 from .._quantised import Quantised
+from ..primitives.linear_map.activation import ACTIVATIONS
 from . import opcodes, run
-from .dots import KINDS, LANES
+from .dots import LANES
 from .integer_dots import INTEGERS, bytes_of_activations
 from .places import Array, Pair, Place, Unsuitable, padded, padded_rows, zeros
-from .product import ACTIVATIONS, ADD, ADD_GATED, CHUNK, STORE
+from .product import ADD, ADD_GATED, CHUNK, STORE
 
 _FIELDS = 40
 _BLOCK_BYTES = 1 << 16

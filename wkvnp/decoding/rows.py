@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+from .._address import bfloats, floats, half_floats, integers, place
 from .._jit import inlined
 from .._scalar import sigmoid, widen
 from ..primitives.norm.cpu import divide_group_by_rms, standardize_group
-from .address import bfloats, floats, half_floats, integers, place
 
 
 @inlined

@@ -9,8 +9,8 @@ from typing import Any
 
 from numba import prange
 
+from .._address import fetch, fetch_add, pause
 from .._jit import Kernel, inlined, kernel
-from .address import fetch, fetch_add, pause
 from .attention import groups as attention_groups
 from .gated_linear import heads as gated_linear_heads
 from .integer_dots import quantise_rows

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .._address import doubles, floats, place
 from .._jit import inlined
 from ..kernels.wkv.cpu import CHANNELS, token
 from . import opcodes
-from .address import doubles, floats, place
 from .places import Array, Pair, Place
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs
-"""The middle of the time mix of RWKV-7 for one token: what stands between its large products.
+"""The middle of the time mix of RWKV-7: what stands between its large products, for one token and for many.
 
 Letters: A attention width, H heads of size N.
 """
@@ -11,22 +11,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import prange
 
-from .._dtypes import dtype_name
-from .._jit import inlined
-from .._scalar import sigmoid
+from .._address import floats, place
+from .._dtypes import KINDS, dtype_name
+from .._jit import inlined, uncounted
+from .._scalar import cast, sigmoid
+from .._shapes import time_windows
 from ..kernels.delta.cpu import dplr_token
 from ..primitives.norm.cpu import standardize_group
 from . import opcodes
-from .address import floats, place
-from .dots import KINDS
 from .places import Array, Pair, Place, padded_rows
 from .product import multiply_run, stored_bytes
 
 if TYPE_CHECKING:
     from .program import Program
 
-_FASTEST = np.float32(-math.exp(-0.5))
+_FASTEST = -math.exp(-0.5)
 
 
 def rwkv7_heads(
@@ -36,7 +37,7 @@ def rwkv7_heads(
     v: Place,
     hidden: Sequence[Place],
     up: Sequence[Array],
-    vectors: Sequence[Array],
+    vectors: Array,
     state: Pair,
     v_first: Place | None,
     y: Place,
@@ -50,7 +51,7 @@ def rwkv7_heads(
     hidden, up : sequence
         Of w, a, g and, if values have a residual, v: the activated products with the first factors, and the second
         factors (rank, A).
-    vectors : sequence of 8 ndarray (A,)
+    vectors : ndarray (8, A)
         w0, a0, v0, k_k, k_a, r_k, scale and shift of the norm.
     state : pair of Place (M, H, N, N)
         Before and after.
@@ -66,10 +67,10 @@ def rwkv7_heads(
     fields = [
         A, N, r.code, r.step, k.code, k.step, v.code, v.step, *low, *none, *none, kind,
         *map(program.constant, factors), *none, *(factor.shape[1] for factor in factors), *none,
-        program.vector(np.concatenate([np.ravel(vector) for vector in vectors])), state[0].code, state[1].code,
+        program.vector(vectors), state[0].code, state[1].code,
         *((v_first.code, v_first.step) if v_first and not none else (0, 0)), y.code, y.step,
     ]  # fmt: skip
-    program.add(opcodes.RWKV7, heads, fields, eps, scratch=10 * N, each_row=True)
+    program.add(opcodes.RWKV7, heads, fields, eps, scratch=14 * N, each_row=True)
 
 
 @inlined
@@ -91,53 +92,154 @@ def _up(step, which, private, slots, own, N, m, y):
 
 @inlined
 def _head(step, number, head, m, private, slots, scratch):
-    A, N = step[2], step[3]
-    own, zero, one, vectors = head * N, np.float32(0), np.float32(1), step[27] + 4 * head * N
-    w0, a0, v0 = floats(vectors, N), floats(vectors + 4 * A, N), floats(vectors + 8 * A, N)
-    k_k, k_a, r_k = floats(vectors + 12 * A, N), floats(vectors + 16 * A, N), floats(vectors + 20 * A, N)
-    weight, bias = floats(vectors + 24 * A, N), floats(vectors + 28 * A, N)
+    A, N, residual = step[2], step[3], step[30] != 0
+    own, vectors = head * N, step[27] + 4 * head * N
+    for which in range(4 if residual else 3):
+        _up(step, which, private, slots, own, N, m, scratch + 4 * which * N)
     w, a, g, nu = (
         floats(scratch, N),
         floats(scratch + 4 * N, N),
         floats(scratch + 8 * N, N),
         floats(scratch + 12 * N, N),
     )
-    kappa, b = floats(scratch + 16 * N, N), floats(scratch + 20 * N, N)
-    key, value = floats(scratch + 24 * N, N), floats(scratch + 28 * N, N)
     r = floats(place(step[4], private, slots) + m * step[5] + 4 * own, N)
     k = floats(place(step[6], private, slots) + m * step[7] + 4 * own, N)
     v = floats(place(step[8], private, slots) + m * step[9] + 4 * own, N)
-    for which in range(3):
-        _up(step, which, private, slots, own, N, m, scratch + 4 * which * N)
-    squares, bonus = zero, zero
-    for i in range(N):
-        w[i] = _FASTEST * sigmoid(w0[i] + w[i])
-        a[i] = sigmoid(a0[i] + a[i])
-        kappa[i] = k[i] * k_k[i]
-        squares += kappa[i] * kappa[i]
-        key[i] = k[i] * (one + (a[i] - one) * k_a[i])
-        bonus += r[i] * key[i] * r_k[i]
-    for i in range(N):
-        value[i] = v[i]
-    if step[30]:
-        v_first = floats(place(step[30], private, slots) + m * step[31] + 4 * own, N)
-        _up(step, 3, private, slots, own, N, m, scratch + 12 * N)
-        for i in range(N):
-            value[i] += (v_first[i] - v[i]) * sigmoid(v0[i] + nu[i])
-    length = np.float32(math.sqrt(squares))
-    scale = one / (length if length > np.float32(1e-12) else np.float32(1e-12))
-    for i in range(N):
-        unit = kappa[i] * scale
-        kappa[i] = -unit
-        b[i] = unit * a[i]
+    first = floats(place(step[30], private, slots) + m * step[31] + 4 * own, N) if residual else v
+    room = scratch + 16 * N
     at = 4 * (m * A + own) * N
     before = floats(slots[step[28]] + at, N * N)
     after = floats(slots[step[29]] + at, N * N)
     for i in range(N * N):
         after[i] = before[i]
-    y, p, s, loss = nu, a, floats(scratch + 32 * N, N), floats(scratch + 36 * N, N)
-    dplr_token(r, w, key, value, kappa, b, after.reshape((N, N)), 0, y, loss, p, s)
-    out = floats(place(step[32], private, slots) + m * step[33] + 4 * own, N)
-    standardize_group(y, weight, bias, number[0], out)
+    _token(
+        (r, w, k, v, a, g, nu, first),
+        (
+            floats(vectors, N), floats(vectors + 4 * A, N), floats(vectors + 8 * A, N), floats(vectors + 12 * A, N),
+            floats(vectors + 16 * A, N), floats(vectors + 20 * A, N), floats(vectors + 24 * A, N),
+            floats(vectors + 28 * A, N),
+        ),
+        residual, number[0], after.reshape((N, N)),
+        floats(place(step[32], private, slots) + m * step[33] + 4 * own, N),
+        (
+            floats(room, N), floats(room + 4 * N, N), floats(room + 8 * N, N), floats(room + 12 * N, N),
+            floats(room + 16 * N, N), floats(room + 20 * N, N), floats(room + 24 * N, N), floats(room + 28 * N, N),
+            floats(room + 32 * N, N), floats(room + 36 * N, N),
+        ),
+    )  # fmt: skip
+
+
+@inlined
+def _token(inputs, vectors, residual, eps, S, out, room):
+    """One token of one head, N numbers of everything: gates, recurrence, group norm, bonus, gate.
+
+    inputs: r, k, v, what the pairs of factors made for w, a, g and the residual of v, and the first layer's v.
+    """
+    r, w, k, v, a, g, nu, v_first = inputs
+    w0, a0, v0, k_k, k_a, r_k, weight, bias = vectors
+    log_decay, rate, kappa, b, key, value, y, loss, p, s = room
+    N, zero, one = out.size, out.dtype.type(0), out.dtype.type(1)
+    squares, bonus = zero, zero
+    for i in range(N):
+        log_decay[i] = cast(_FASTEST, w[i]) * sigmoid(w0[i] + w[i])
+        rate[i] = sigmoid(a0[i] + a[i])
+        kappa[i] = k[i] * k_k[i]
+        squares += kappa[i] * kappa[i]
+        key[i] = k[i] * (one + (rate[i] - one) * k_a[i])
+        bonus += r[i] * key[i] * r_k[i]
+    for i in range(N):
+        value[i] = v[i]
+    if residual:
+        for i in range(N):
+            value[i] += (v_first[i] - v[i]) * sigmoid(v0[i] + nu[i])
+    length = out.dtype.type(math.sqrt(squares))
+    scale = one / max(length, cast(1e-12, length))
+    for i in range(N):
+        unit = kappa[i] * scale
+        kappa[i] = -unit
+        b[i] = unit * rate[i]
+    dplr_token(r, log_decay, key, value, kappa, b, S, 0, y, loss, p, s)
+    standardize_group(y, weight, bias, eps, out)
     for i in range(N):
         out[i] = (out[i] + bonus * value[i]) * g[i]
+
+
+@uncounted
+def _walk(
+    starts,  # IN  (B,) first token of each sequence
+    stops,  # IN  (B,) one past its last
+    r,  # IN  (M, A)
+    w,  # IN  (M, A)
+    k,  # IN  (M, A)
+    v,  # IN  (M, A)
+    a,  # IN  (M, A)
+    g,  # IN  (M, A)
+    nu,  # IN  (M, A), not read if values have no residual
+    v_first,  # IN  (M, A), not read if values have no residual
+    vectors,  # IN  (8, A)
+    residual,  # IN  whether values have one
+    eps,  # IN  scalar of the dtype of the others
+    state,  # INOUT (B, H, N, N)
+    y,  # OUT (M, A)
+    scratch,  # (B * H, 10, N)
+):
+    """Walk every sequence and head."""
+    B, H, N, _ = state.shape
+    for item in prange(B * H):
+        n, h = item // H, item % H
+        i, e, room = h * N, h * N + N, scratch[item]
+        own = (
+            vectors[0, i:e], vectors[1, i:e], vectors[2, i:e], vectors[3, i:e], vectors[4, i:e], vectors[5, i:e],
+            vectors[6, i:e], vectors[7, i:e],
+        )  # fmt: skip
+        rooms = (
+            room[0], room[1], room[2], room[3], room[4], room[5], room[6], room[7], room[8], room[9],
+        )  # fmt: skip
+        for t in range(starts[n], stops[n]):
+            inputs = (
+                r[t, i:e], w[t, i:e], k[t, i:e], v[t, i:e], a[t, i:e], g[t, i:e], nu[t, i:e], v_first[t, i:e],
+            )  # fmt: skip
+            _token(inputs, own, residual, eps, state[n, h], y[t, i:e], rooms)
+
+
+def rwkv7_tokens(
+    r: Array,
+    k: Array,
+    v: Array,
+    low: Sequence[Array],
+    vectors: Array,
+    v_first: Array | None,
+    state: Array,
+    offsets: Array,
+    eps: float,
+) -> tuple[Array, Array]:
+    """Do the same for all tokens of packed sequences, of which the pairs of factors have made their part.
+
+    Parameters
+    ----------
+    r, k, v : ndarray (M, A)
+    low : sequence of ndarray (M, A)
+        Of w, a, g and, if values have a residual, v.
+    vectors : ndarray (8, A)
+        As `rwkv7_heads` takes them.
+    v_first : ndarray (M, A) or None
+    state : ndarray (B, H, N, N)
+        Not changed.
+    offsets : ndarray of int64 (B + 1,)
+
+    Returns
+    -------
+    y : ndarray (M, A)
+    state : ndarray (B, H, N, N)
+    """
+    w, a, g, *nu = low
+    y, final = np.empty_like(r), state.copy()
+    B, H, N, _ = state.shape
+    scratch = np.empty((B * H, 10, N), r.dtype)
+    residual = v_first is not None and bool(nu)
+    more = (nu[0], v_first) if residual else (w, w)
+    work = 2 * r.shape[1] * N
+    run = _walk.sized(len(r) * work)
+    for starts, stops in time_windows(offsets, work):
+        run(starts, stops, r, w, k, v, a, g, *more, vectors, residual, r.dtype.type(eps), final, y, scratch)
+    return y, final

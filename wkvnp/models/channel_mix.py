@@ -11,9 +11,8 @@ from typing import Annotated, Protocol
 
 from ..checkpoints.naming import Array, Matrix
 from ..decoding import Pair, Place, Program
-from ..primitives.elementwise import relu_squared, sigmoid
 from ..primitives.linear_map import linear_map
-from ..primitives.shift import mix
+from ..primitives.shift import mixtures
 
 
 class Gated(Protocol):
@@ -43,11 +42,12 @@ class ChannelMix:
     value: Annotated[Matrix, "C F"]
 
 
-def gated_channel_mix(z: Array, previous: Array, ffn: Gated, share: Array) -> Array:
-    """Return sigmoid(W_r m_r) * (W_v relu(W_k m_k)^2) for z (M, C); share (2, 1, C) is that of k and r."""
-    m_k, m_r = mix(z, previous, share)
-    value = linear_map(relu_squared(linear_map(m_k, ffn.key.weight)), ffn.value.weight)
-    return sigmoid(linear_map(m_r, ffn.receptance.weight)) * value
+def gated_channel_mix(x: Array, z: Array, previous: Array, ffn: Gated, share: Array) -> Array:
+    """Return x + sigmoid(W_r m_r) * (W_v relu(W_k m_k)^2) for z (M, C); share (2, 1, C) is that of k and r."""
+    m_k, m_r = mixtures(z, previous, share)
+    r = linear_map(m_r, ffn.receptance.weight, "sigmoid")
+    hidden = linear_map(m_k, ffn.key.weight, "relu_squared")
+    return linear_map(hidden, ffn.value.weight, gate=r, added=x)
 
 
 def gated_channel_mix_steps(

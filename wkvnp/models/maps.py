@@ -9,33 +9,25 @@ import numpy as np
 
 from ..checkpoints.naming import Array, Linear
 from ..decoding import Place, Program
-from ..primitives.linear_map import linear_maps
+from ..primitives.linear_map import Product, multiply
 from .network import vector
 
 
 class Maps:
-    """Linear maps of one input, with their biases; those of one shape and dtype go together."""
+    """Linear maps of one input, with their biases."""
 
     def __init__(self, linears: Sequence[Linear], dtype: np.dtype[Any]) -> None:
         self._linears = linears
-        groups: dict[Any, list[int]] = {}
-        for n, linear in enumerate(linears):
-            groups.setdefault((linear.weight.shape, linear.weight.dtype), []).append(n)
-        self._groups = [(members, [linears[n].weight for n in members]) for members in groups.values()]
-        self._biases = [(n, vector(m.bias, dtype)) for n, m in enumerate(linears) if m.bias is not None]
+        self._biases = [None if linear.bias is None else vector(linear.bias, dtype) for linear in linears]
 
     def __call__(self, x: Array) -> list[Array]:
         """Return for x (M, I) one array (M, O) per map."""
-        results: dict[int, Array] = {}
-        for members, weights in self._groups:
-            together = linear_maps(np.broadcast_to(x, (len(weights), *x.shape)), weights)
-            results.update(zip(members, together, strict=True))
-        for n, bias in self._biases:
-            results[n] += bias
-        return [results[n] for n in range(len(results))]
+        biases = (None if bias is None else bias.reshape(1, -1) for bias in self._biases)
+        return multiply(
+            [Product(x, linear.weight, added=bias) for linear, bias in zip(self._linears, biases, strict=True)]
+        )
 
     def plan(self, program: Program, x: Place, results: Sequence[Place], *, add: bool = False) -> None:
         """Add the maps of one token of every sequence to a program."""
-        biases = dict(self._biases)
-        for n, (linear, y) in enumerate(zip(self._linears, results, strict=True)):
-            program.product(x, linear.weight, y, bias=biases.get(n), add=add)
+        for linear, bias, y in zip(self._linears, self._biases, results, strict=True):
+            program.product(x, linear.weight, y, bias=bias, add=add)

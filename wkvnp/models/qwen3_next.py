@@ -28,7 +28,7 @@ from ..mechanisms.gated_deltanet import packed as gated_deltanet
 from ..mechanisms.softmax_attention import KVState
 from ..mechanisms.softmax_attention import packed as softmax_attention
 from ..primitives.elementwise import elementwise, sigmoid, silu
-from ..primitives.linear_map import linear_map, linear_maps
+from ..primitives.linear_map import Product, linear_map, multiply
 from ..primitives.norm import rms_norm
 from ..primitives.rotary import rotate
 from ..primitives.router import top_k_gate
@@ -217,7 +217,7 @@ class DeltaMixer:
 
 def feed_forward(z: Array, mlp: Any) -> Array:
     """Return ``W_down (silu(W_gate z) * W_up z)`` for z (M, C)."""
-    gate, up = linear_maps(np.broadcast_to(z, (2, *z.shape)), (mlp.gate_proj.weight, mlp.up_proj.weight))
+    gate, up = multiply([Product(z, mlp.gate_proj.weight), Product(z, mlp.up_proj.weight)])
     return linear_map(swiglu(gate, up), mlp.down_proj.weight)
 
 

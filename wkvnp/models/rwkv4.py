@@ -20,9 +20,8 @@ from ..checkpoints.naming import Array, Matrix, Norm
 from ..decoding import Pair, Place, Program, wkv
 from ..mechanisms.rwkv4 import WKVState
 from ..mechanisms.rwkv4 import packed as rwkv4
-from ..primitives.elementwise import sigmoid
-from ..primitives.linear_map import linear_map, linear_maps
-from ..primitives.shift import mix
+from ..primitives.linear_map import Product, linear_map, multiply
+from ..primitives.shift import mixtures
 from .channel_mix import ChannelMix, gated_channel_mix, gated_channel_mix_steps
 from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
 
@@ -100,18 +99,19 @@ def prepare(block: Block, config: RWKVConfig, vector: Callable[[Array], Array]) 
 
 
 def time_mix(
-    z: Array, previous: Array, att: TimeMix, small: Small, state: Any, offsets: Array, carry: Any
+    x: Array, z: Array, previous: Array, att: TimeMix, small: Small, state: Any, offsets: Array, carry: Any
 ) -> tuple[Array, WKVState, Any]:
-    """Return the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
-    m = mix(z, previous, small.share)
-    k, v, r = linear_maps(m, (att.key.weight, att.value.weight, att.receptance.weight))
+    """Return x plus the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
+    m_k, m_v, m_r = mixtures(z, previous, small.share)
+    products = [Product(m_k, att.key.weight), Product(m_v, att.value.weight)]
+    k, v, r = multiply([*products, Product(m_r, att.receptance.weight, "sigmoid")])
     y, final = rwkv4(small.log_decay, small.u, k, v, state=state, offsets=offsets)
-    return linear_map(sigmoid(r) * y, att.output.weight), final, carry
+    return linear_map(r * y, att.output.weight, added=x), final, carry
 
 
-def channel_mix(z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
-    """Return the channel mix of z (M, C)."""
-    return gated_channel_mix(z, previous, ffn, small.channel_share)
+def channel_mix(x: Array, z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
+    """Return x plus the channel mix of z (M, C)."""
+    return gated_channel_mix(x, z, previous, ffn, small.channel_share)
 
 
 def time_mix_steps(

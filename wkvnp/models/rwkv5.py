@@ -22,10 +22,9 @@ import numpy as np
 from ..checkpoints.naming import Array, Matrix, Norm
 from ..decoding import Pair, Place, Program, gated_linear_heads
 from ..mechanisms.rwkv5 import packed as rwkv5
-from ..primitives.elementwise import silu
-from ..primitives.linear_map import linear_map, linear_maps
+from ..primitives.linear_map import Product, linear_map, multiply
 from ..primitives.norm import group_norm
-from ..primitives.shift import mix
+from ..primitives.shift import mixtures
 from .channel_mix import ChannelMix, gated_channel_mix, gated_channel_mix_steps
 from .rwkv4 import log_decay_of
 from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
@@ -162,28 +161,28 @@ def prepare(block: Block50, config: RWKVConfig, vector: Callable[[Array], Array]
 
 
 def time_mix(
-    z: Array, previous: Array, att: TimeMix50, small: Small, state: Any, offsets: Array, carry: Any
+    x: Array, z: Array, previous: Array, att: TimeMix50, small: Small, state: Any, offsets: Array, carry: Any
 ) -> tuple[Array, Array, Any]:
-    """Return the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
-    m = mix(z, previous, small.share)
+    """Return x plus the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
+    m, matrices = mixtures(z, previous, small.share), (att.receptance, att.key, att.value)
 
     def heads(array: Array) -> Array:
         return array.reshape(len(z), small.heads, -1)
 
-    matrices = [att.receptance.weight, att.key.weight, att.value.weight]
+    products = [Product(*pair) for pair in zip(m, (matrix.weight for matrix in matrices), strict=False)]
     if isinstance(att, TimeMix51):
-        matrices.append(att.gate.weight)
-    r, k, v, *g = linear_maps(m, matrices)
+        products.append(Product(m[3], att.gate.weight, "silu"))
+    r, k, v, *g = multiply(products)
     y, final = rwkv5(heads(r), small.log_decay, heads(k), heads(v), small.u, state=state, offsets=offsets)
     y = group_norm(y.reshape(len(z), -1), *small.ln_x, small.heads, small.eps)
     if g:
-        y = y * silu(g[0])
-    return linear_map(y, att.output.weight), final, carry
+        y = y * g[0]
+    return linear_map(y, att.output.weight, added=x), final, carry
 
 
-def channel_mix(z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
-    """Return the channel mix of z (M, C)."""
-    return gated_channel_mix(z, previous, ffn, small.channel_share)
+def channel_mix(x: Array, z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
+    """Return x plus the channel mix of z (M, C)."""
+    return gated_channel_mix(x, z, previous, ffn, small.channel_share)
 
 
 def time_mix_steps(

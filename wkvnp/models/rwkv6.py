@@ -21,10 +21,10 @@ from .. import _scalar as scalar
 from ..checkpoints.naming import Array, Matrix, Norm
 from ..decoding import Pair, Place, Program, gated_linear_heads
 from ..mechanisms.rwkv6 import packed as rwkv6
-from ..primitives.elementwise import elementwise, silu
-from ..primitives.linear_map import linear_map, linear_maps, low_rank, low_rank_groups
+from ..primitives.elementwise import elementwise
+from ..primitives.linear_map import Product, linear_map, low_rank, low_rank_groups, multiply
 from ..primitives.norm import group_norm
-from ..primitives.shift import mix
+from ..primitives.shift import Mixture, mixtures
 from .channel_mix import gated_channel_mix, gated_channel_mix_steps
 from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
 
@@ -132,31 +132,32 @@ def prepare(block: Block, config: RWKVConfig, vector: Callable[[Array], Array]) 
     )
 
 
-def mixtures(z: Array, previous: Array, att: TimeMix, small: Small) -> Array:
+def moved(z: Array, previous: Array, att: TimeMix, small: Small) -> list[Mixture]:
     """Return the mixtures (5, M, C) for w, k, v, r, g: every token decides its share of the previous one."""
-    (s,) = mix(z, previous, small.share_x)
-    return mix(z, previous, small.share + low_rank_groups(s, att.time_maa_w1, att.time_maa_w2, "tanh"))
+    (s,) = mixtures(z, previous, small.share_x)
+    return mixtures(z, previous, small.share + low_rank_groups(s, att.time_maa_w1, att.time_maa_w2, "tanh"))
 
 
 def time_mix(
-    z: Array, previous: Array, att: TimeMix, small: Small, state: Any, offsets: Array, carry: Any
+    x: Array, z: Array, previous: Array, att: TimeMix, small: Small, state: Any, offsets: Array, carry: Any
 ) -> tuple[Array, Array, Any]:
-    """Return the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
-    m = mixtures(z, previous, att, small)
+    """Return x plus the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
+    m_w, m_k, m_v, m_r, m_g = moved(z, previous, att, small)
 
     def heads(array: Array) -> Array:
         return array.reshape(len(z), small.heads, -1)
 
-    k, v, r, g = linear_maps(m[1:], (att.key.weight, att.value.weight, att.receptance.weight, att.gate.weight))
-    log_decay = log_decay_of(low_rank(m[0], att.time_decay_w1, att.time_decay_w2, "tanh"), small.time_decay)
+    products = [Product(m_k, att.key.weight), Product(m_v, att.value.weight), Product(m_r, att.receptance.weight)]
+    k, v, r, g = multiply([*products, Product(m_g, att.gate.weight, "silu")])
+    log_decay = log_decay_of(low_rank(m_w, att.time_decay_w1, att.time_decay_w2, "tanh"), small.time_decay)
     y, final = rwkv6(heads(r), heads(log_decay), heads(k), heads(v), small.u, state=state, offsets=offsets)
     y = group_norm(y.reshape(v.shape), *small.ln_x, small.heads, small.eps)
-    return linear_map(y * silu(g), att.output.weight), final, carry
+    return linear_map(y * g, att.output.weight, added=x), final, carry
 
 
-def channel_mix(z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
-    """Return the channel mix of z (M, C)."""
-    return gated_channel_mix(z, previous, ffn, small.channel_share)
+def channel_mix(x: Array, z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
+    """Return x plus the channel mix of z (M, C)."""
+    return gated_channel_mix(x, z, previous, ffn, small.channel_share)
 
 
 def time_mix_steps(

@@ -124,11 +124,10 @@ class RWKVLayer:
         """Return x (M, C) after the layer, its state, and what goes up the layers."""
         z = layer_norm(x, *self._ln1)
         previous, time_shift = shift(z, state.time_shift, offsets)
-        y, wkv, carry = self._time_mix(z, previous, self._att, self._small, state.wkv, offsets, carry)
-        x = x + y
+        x, wkv, carry = self._time_mix(x, z, previous, self._att, self._small, state.wkv, offsets, carry)
         z = layer_norm(x, *self._ln2)
         previous, channel_shift = shift(z, state.channel_shift, offsets)
-        x = x + self._channel_mix(z, previous, self._ffn, self._small)
+        x = self._channel_mix(x, z, previous, self._ffn, self._small)
         return x, LayerState(time_shift, wkv, channel_shift), carry
 
     def plan(self, program: Program, x: Place, carry: Any) -> Any:

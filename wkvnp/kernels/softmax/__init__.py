@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..._address import aligned
 from ..._jit import SMALL, threads
 from ..._shapes import work_windows
 from . import cpu
 from .mask import KEYS
-from .state import ForgetState, KVState, aligned
+from .state import ForgetState, KVState
 
 Array = npt.NDArray[Any]
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from ..._address import aligned
 from ..._shapes import as_floats, check_axes, compute_dtype, contiguous
 from ...errors import ShapeError
 from . import cpu
@@ -60,14 +61,6 @@ class _Store:
         self.values = aligned((P, G, KEYS, wide), dtype)
         self.gates: Array = np.empty((P, H, KEYS))
         self.lock = threading.Lock()
-
-
-def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-    """Return uninitialised memory that begins on a cache line, so that no vector straddles two."""
-    dtype = np.dtype(dtype)
-    memory = np.empty(math.prod(shape) + 64 // dtype.itemsize, dtype)
-    begin = -memory.ctypes.data % 64 // dtype.itemsize
-    return memory[begin : begin + math.prod(shape)].reshape(shape)
 
 
 class KVState:

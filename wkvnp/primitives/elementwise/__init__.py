@@ -48,6 +48,12 @@ def elementwise(formula: Callable[..., Any]) -> Callable[..., Array]:
 
 
 @elementwise
+def tanh(x: Any) -> Any:
+    """Return the hyperbolic tangent."""
+    return scalar.tanh(x)
+
+
+@elementwise
 def sigmoid(x: Any) -> Any:
     """Return 1 / (1 + exp(-x))."""
     return scalar.sigmoid(x)

@@ -3,111 +3,67 @@
 Letters: M rows of activations, I inputs, O outputs, R rank.
 
 Few rows (decoding) are bound by reading the matrix: compiled loops widen it on the fly. Many rows (a prompt) are
-bound by arithmetic: BLAS does the product, and a 16-bit matrix is widened block by block, never as a whole. So is a
-quantised one, for any number of rows: with activations that are not rounded, its products are exact but for float32.
+bound by arithmetic: loops that keep sums in registers widen some rows of a matrix at a time, 16-bit or quantised, and
+never the whole. BLAS does products in float64, and on macOS, where it has a matrix unit that compiled loops have not.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ... import _scalar as scalar
 from ..._dtypes import compiled_view, widen
+from ..._jit import interpreted
 from ..._quantised import Quantised
-from . import cpu
+from ..elementwise import relu_squared, sigmoid, silu, tanh
+from ..shift import Mixture
+from . import cpu, many_rows
+from .activation import Activation
+from .product import Product
 
 Array = npt.NDArray[Any]
-Activation = Literal["tanh", "sigmoid"] | None
-_ACTIVATIONS: tuple[Activation, ...] = (None, "tanh", "sigmoid")
+
+__all__ = [
+    "FEW_ROWS",
+    "Activation",
+    "Product",
+    "embedding",
+    "linear_map",
+    "low_rank",
+    "low_rank_groups",
+    "multiply",
+]
 
 FEW_ROWS = 32
 """Up to here a row's result does not depend on the other rows, not even in its last bit."""
 
 _BLOCK_ELEMENTS = 1 << 20
-_LONGEST_PRODUCT = 4_000_000_000
-"""Multiply-adds of one BLAS call, so that Ctrl-C waits 0.1 s at most."""
+_ACTIVATED = {"tanh": tanh, "sigmoid": sigmoid, "silu": silu, "relu_squared": relu_squared}
 
 
-def linear_map(x: Array, weight: Array | Quantised) -> Array:
-    """Return ``x @ weight.T`` for a matrix stored [out, in].
-
-    Parameters
-    ----------
-    x : ndarray (M, I), float32 or float64
-    weight : ndarray (O, I), float32, float64, float16 or bfloat16; or Quantised
-
-    Returns
-    -------
-    ndarray (M, O), dtype of x
+def linear_map(
+    x: Array | Mixture,
+    weight: Array | Quantised,
+    activation: Activation = "linear",
+    gate: Array | None = None,
+    added: Array | None = None,
+) -> Array:
+    """Return ``added + gate f(x @ weight.T)`` (M, O) for a matrix stored [out, in]; parameters as of `Product`.
 
     Examples
     --------
     >>> linear_map(np.ones((1, 2), np.float32), np.array([[1, 2], [3, 4], [5, 6]], np.float16))
     array([[ 3.,  7., 11.]], dtype=float32)
     """
-    y: Array = linear_maps(x[None], (weight,))[0]
-    return y
+    return multiply([Product(x, weight, activation, gate, added)])[0]
 
 
-def linear_maps(x: Array, weights: Sequence[Array | Quantised]) -> Array:
-    """Return ``x[j] @ weights[j].T`` for up to four matrices of one shape and dtype: in one launch if rows are few.
-
-    Parameters
-    ----------
-    x : ndarray (J, M, I), float32 or float64
-    weights : sequence of J ndarray (O, I), or of Quantised
-
-    Returns
-    -------
-    ndarray (J, M, O), dtype of x
-
-    Examples
-    --------
-    >>> weight = np.array([[1.0, 2.0], [3.0, 4.0]])
-    >>> linear_maps(np.array([[[1.0, 1.0]], [[0.0, 1.0]]]), (weight, -weight))[:, 0]
-    array([[ 3.,  7.],
-           [-2., -4.]])
-    """
-    J, M, inputs = x.shape
-    outputs = weights[0].shape[0]
-    y = np.empty((J, M, outputs), x.dtype)
-    floats = [weight for weight in weights if not isinstance(weight, Quantised)]
-    if M <= FEW_ROWS and floats:
-        stored = [compiled_view(weight) for weight in floats]
-        run = cpu.rows_by_outputs.sized(y.size * inputs)
-        run(np.ascontiguousarray(x), *(stored + stored[:1] * 3)[:4], y)
-        return y
-    step = _LONGEST_PRODUCT // (M * inputs) or 1
-    if not floats or floats[0].dtype != x.dtype:
-        step = min(step, _BLOCK_ELEMENTS // inputs or 1)
-    for j, weight in enumerate(weights):
-        for begin in range(0, outputs, step):
-            block, result = _wide(weight[begin : begin + step], x.dtype), y[j, :, begin : begin + step]
-            if M <= FEW_ROWS:
-                result[:] = linear_map(x[j], block)
-            else:
-                np.matmul(x[j], block.T, out=result)
-    return y
-
-
-def low_rank(x: Array, down: Array, up: Array, activation: Activation = None) -> Array:
-    """Return ``f(x @ down) @ up`` for a pair of factors stored [in, rank] and [rank, out].
-
-    Parameters
-    ----------
-    x : ndarray (M, I), float32 or float64
-    down : ndarray (I, R)
-    up : ndarray (R, O)
-    activation : {None, "tanh", "sigmoid"}
-        What f is.
-
-    Returns
-    -------
-    ndarray (M, O), dtype of x
+def low_rank(x: Array | Mixture, down: Array, up: Array, activation: Activation = "linear") -> Array:
+    """Return ``f(x @ down) @ up`` (M, O) for a pair of factors stored [in, rank] and [rank, out].
 
     Examples
     --------
@@ -115,69 +71,117 @@ def low_rank(x: Array, down: Array, up: Array, activation: Activation = None) ->
     >>> low_rank(x, down, up, "tanh").round(4)
     array([[0.7616, 0.7616, 0.7616]])
     """
-    y: Array = low_ranks(x[None], ((down, up, activation),))[0]
-    return y
+    (hidden,) = multiply([Product(x, down, activation, by_inputs=True)])
+    return multiply([Product(hidden, up, by_inputs=True)])[0]
 
 
-def low_ranks(x: Array, pairs: Sequence[tuple[Array, Array, Activation]]) -> Array:
-    """Return `low_rank` of ``x[j]`` and ``pairs[j]``, for up to four pairs: in one launch if rows are few.
-
-    Parameters
-    ----------
-    x : ndarray (J, M, I), float32 or float64
-    pairs : sequence of J (down, up, activation)
-
-    Returns
-    -------
-    ndarray (J, M, O), dtype of x
-    """
-    J, M, _ = x.shape
-    y = np.empty((J, M, pairs[0][1].shape[1]), x.dtype)
-    if M > FEW_ROWS:
-        for j, (down, up, activation) in enumerate(pairs):
-            y[j] = _activate(x[j] @ _wide(down, x.dtype), activation) @ _wide(up, x.dtype)
-        return y
-    factors = [compiled_view(factor) for pair in pairs for factor in pair[:2]]
-    kinds = np.array([_ACTIVATIONS.index(pair[2]) for pair in pairs])
-    hidden = np.empty((J, M, max(pair[0].shape[1] for pair in pairs)), x.dtype)
-    run = cpu.low_ranks.sized(hidden.size * x.shape[2])
-    run(np.ascontiguousarray(x), *(factors + factors[:2] * 3)[:8], kinds, hidden, y)
-    return y
-
-
-def low_rank_groups(x: Array, down: Array, up: Array, activation: Activation = None) -> Array:
+def low_rank_groups(x: Array | Mixture, down: Array, up: Array, activation: Activation = "linear") -> Array:
     """Return ``f(x @ down)``, cut into G groups of rank R, each through its own matrix of `up` (G, R, O).
 
     Returns
     -------
     ndarray (G, M, O)
     """
-    hidden = _activate(_by_inputs(x, down), activation).reshape(len(x), up.shape[0], up.shape[1])
-    return np.stack([_by_inputs(hidden[:, group], matrix) for group, matrix in enumerate(up)])
+    (hidden,) = multiply([Product(x, down, activation, by_inputs=True)])
+    groups = hidden.reshape(len(hidden), up.shape[0], up.shape[1])
+    y = np.empty((up.shape[0], len(hidden), up.shape[2]), hidden.dtype)
+    multiply([Product(groups[:, n], matrix, by_inputs=True) for n, matrix in enumerate(up)], y)
+    return y
 
 
-def _activate(x: Array, activation: Activation) -> Array:
-    if activation is None:
-        return x
-    with np.errstate(over="ignore"):  # exp(-x) may be infinite, and 1 / (1 + inf) is what is meant
-        result: Array = scalar.tanh(x) if activation == "tanh" else scalar.sigmoid(x)
-    return result
+def multiply(products: Sequence[Product], results: Sequence[Array] | Array | None = None) -> list[Array]:
+    """Compute products of the same number of rows, of one dtype: those of many rows in one launch.
+
+    Parameters
+    ----------
+    products : sequence of J Product
+    results : sequence of J ndarray (M, O), optional
+        Where to write.
+
+    Returns
+    -------
+    list of J ndarray (M, O)
+
+    Examples
+    --------
+    >>> x, weight = np.array([[1.0, 1.0]]), np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> multiply([Product(x, weight), Product(x, weight, "relu_squared", added=x, by_inputs=True)])
+    [array([[3., 7.]]), array([[17., 37.]])]
+    """
+    (rows, _), dtype = products[0].x.shape, products[0].x.dtype
+    if results is None:
+        results = [np.empty((rows, product.outputs), dtype) for product in products]
+    results = list(results)
+    if rows > FEW_ROWS and dtype == np.float32 and sys.platform != "darwin" and not interpreted():
+        many_rows.multiply_rows(products, results)
+        return results
+    inputs = [product.x.computed() if isinstance(product.x, Mixture) else product.x for product in products]
+    if rows > FEW_ROWS:
+        for product, x, y in zip(products, inputs, results, strict=True):
+            _by_blas(x, product, y)
+    else:
+        _few_rows(products, inputs, results)
+    for product, y in zip(products, results, strict=True):
+        _finish(product, y)
+    return results
+
+
+def _finish(product: Product, y: Array) -> None:
+    """Do to the result of a product what remains to be done."""
+    if product.activation != "linear":
+        y[:] = _ACTIVATED[product.activation](y)
+    if product.gate is not None:
+        y *= product.gate
+    if product.added is not None:
+        y += product.added
+
+
+def _few_rows(products: Sequence[Product], inputs: Sequence[Array], results: Sequence[Array]) -> None:
+    """Multiply few rows; matrices of one shape and dtype, up to four, share a launch."""
+    together: dict[Any, list[tuple[int, Array]]] = {}
+    for n, (product, x, y) in enumerate(zip(products, inputs, results, strict=True)):
+        weight = product.weight
+        if isinstance(weight, Quantised):
+            _by_blocks(x, weight, y)
+        elif product.by_inputs:
+            run = cpu.rows_by_inputs.sized(y.size * len(weight))
+            run(np.ascontiguousarray(x), compiled_view(weight), y)
+        else:
+            together.setdefault((weight.shape, weight.dtype), []).append((n, compiled_view(weight)))
+    for members in together.values():
+        for begin in range(0, len(members), 4):
+            some, stored = map(list, zip(*members[begin : begin + 4], strict=True))
+            x = np.stack([inputs[n] for n in some])
+            y = np.empty((len(some), *results[some[0]].shape), x.dtype)
+            cpu.rows_by_outputs.sized(y.size * x.shape[2])(x, *(stored + stored[:1] * 3)[:4], y)
+            for n, result in zip(some, y, strict=True):
+                results[n][:] = result
+
+
+def _by_blas(x: Array, product: Product, y: Array) -> None:
+    if product.by_inputs:
+        np.matmul(x, _wide(product.weight, x.dtype), out=y)
+    else:
+        _by_blocks(x, product.weight, y)
+
+
+def _by_blocks(x: Array, weight: Array | Quantised, y: Array) -> None:
+    """Set y to ``x @ weight.T``, some rows of the matrix at a time: none is widened whole, and Ctrl-C waits 0.1 s."""
+    M, inputs = x.shape
+    step = many_rows.LONGEST // max(1, M * inputs) or 1
+    if isinstance(weight, Quantised) or weight.dtype != x.dtype:
+        step = min(step, _BLOCK_ELEMENTS // inputs or 1)
+    for begin in range(0, weight.shape[0], step):
+        block, result = _wide(weight[begin : begin + step], x.dtype), y[:, begin : begin + step]
+        if M <= FEW_ROWS:
+            result[:] = linear_map(x, block)
+        else:
+            np.matmul(x, block.T, out=result)
 
 
 def embedding(table: Array, tokens: Array) -> Array:
     """Return the rows of `table` (O, I) that `tokens` (M,) name, as float32 (float64 if the table is)."""
     return widen(table[tokens])
-
-
-def _by_inputs(x: Array, weight: Array) -> Array:
-    """Return ``x @ weight`` for a matrix stored [in, out]."""
-    if x.shape[0] > FEW_ROWS:
-        product: Array = np.matmul(x, _wide(weight, x.dtype))
-        return product
-    y = np.empty((x.shape[0], weight.shape[1]), x.dtype)
-    run = cpu.rows_by_inputs.sized(y.size * len(weight))
-    run(np.ascontiguousarray(x), compiled_view(weight), y)
-    return y
 
 
 def _wide(weight: Array | Quantised, dtype: np.dtype[Any]) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from ..._jit import jit, kernel
-from ..._scalar import sigmoid, tanh, widen
+from ..._scalar import widen
 
 ROWS, COLUMNS = 8, 256
 
@@ -115,48 +115,6 @@ def rows_by_inputs(
         begin, end = block * COLUMNS, min((block + 1) * COLUMNS, O)
         for m in range(M):
             _add_rows(x[m], weight, begin, y[m, begin:end])
-
-
-@jit
-def _through(x, down, up, activation, hidden, y):
-    """Set each row of y (M, O) to f(x down) up, with f the identity (0), tanh (1) or sigmoid (2)."""
-    for m in range(x.shape[0]):
-        h = hidden[m, : down.shape[1]]
-        _add_rows(x[m], down, 0, h)
-        if activation == 1:
-            for r in range(h.size):
-                h[r] = tanh(h[r])
-        elif activation == 2:
-            for r in range(h.size):
-                h[r] = sigmoid(h[r])
-        _add_rows(h, up, 0, y[m])
-
-
-@kernel
-def low_ranks(
-    x,  # IN  (J, M, I), J from 1 to 4
-    down0,  # IN  (I, R0) as stored
-    up0,  # IN  (R0, O)
-    down1,  # IN  (I, R1); of these pairs what J leaves over is not read
-    up1,  # IN  (R1, O)
-    down2,  # IN  (I, R2)
-    up2,  # IN  (R2, O)
-    down3,  # IN  (I, R3)
-    up3,  # IN  (R3, O)
-    activations,  # IN  (J,) 0, 1 or 2
-    hidden,  # scratch (J, M, largest rank)
-    y,  # OUT (J, M, O)
-):
-    """Multiply few rows by up to four pairs of low-rank factors, a pair a worker."""
-    for j in prange(x.shape[0]):
-        if j == 0:
-            _through(x[j], down0, up0, activations[j], hidden[j], y[j])
-        elif j == 1:
-            _through(x[j], down1, up1, activations[j], hidden[j], y[j])
-        elif j == 2:
-            _through(x[j], down2, up2, activations[j], hidden[j], y[j])
-        else:
-            _through(x[j], down3, up3, activations[j], hidden[j], y[j])
 
 
 @kernel

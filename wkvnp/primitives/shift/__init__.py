@@ -5,7 +5,7 @@ Letters: M tokens of N packed sequences, C channels, J mixtures.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,3 +70,37 @@ def mix(x: Array, previous: Array, share: Array) -> Array:
     y = np.empty((share.shape[0], *x.shape), x.dtype)
     cpu.mix.sized(4 * y.size)(np.ascontiguousarray(x), previous, np.ascontiguousarray(share), y)
     return y
+
+
+class Mixture(NamedTuple):
+    """``x + (previous - x) * share``, which is computed where it is needed.
+
+    Attributes
+    ----------
+    x, previous : ndarray (M, C)
+    share : ndarray (M, C) or (1, C)
+    """
+
+    x: Array
+    previous: Array
+    share: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(M, C)."""
+        return self.x.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of x."""
+        return self.x.dtype
+
+    def computed(self) -> Array:
+        """Return it as an array."""
+        y: Array = mix(self.x, self.previous, self.share[None])[0]
+        return y
+
+
+def mixtures(x: Array, previous: Array, share: Array) -> list[Mixture]:
+    """Return the J mixtures of `mix`, not yet computed."""
+    return [Mixture(x, previous, part) for part in share]

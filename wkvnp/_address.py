@@ -1,22 +1,33 @@
 # mypy: allow-untyped-defs
-"""Memory by its address, and counters that threads share, for loops that work through a list of steps.
+"""Memory by its address, and counters that threads share, for loops that are told where things stand.
 
-Whoever makes the list keeps alive what stands at its addresses. Nothing here has a meaning outside compiled code.
+Whoever tells keeps alive what stands there. Nothing here but `aligned` has a meaning outside compiled code.
 """
 
 from __future__ import annotations
 
+import math
 import platform
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .._jit import inlined
+from ._jit import inlined
 
 _MACHINE = {"AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+
+
+def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return uninitialised memory that begins on a cache line, so that no vector straddles two."""
+    dtype = np.dtype(dtype)
+    memory = np.empty(math.prod(shape) + 64 // dtype.itemsize, dtype)
+    begin = -memory.ctypes.data % 64 // dtype.itemsize
+    return memory[begin : begin + math.prod(shape)].reshape(shape)
 
 
 def _pointer_to(number: Any) -> Any:
@@ -34,7 +45,7 @@ def _pointer_to(number: Any) -> Any:
 
 _uint16, _int16 = (_pointer_to(number) for number in (types.uint16, types.int16))
 _float32, _float64, _int64 = (_pointer_to(number) for number in (types.float32, types.float64, types.int64))
-_int8, _int32 = (_pointer_to(number) for number in (types.int8, types.int32))
+_int8, _uint8, _int32 = (_pointer_to(number) for number in (types.int8, types.uint8, types.int32))
 
 
 @inlined
@@ -71,6 +82,12 @@ def integers(address, shape):
 def small_integers(address, shape):
     """Return the int8 numbers at an address as an array of a shape."""
     return carray(_int8(address), shape)
+
+
+@inlined
+def bytes_of(address, shape):
+    """Return the uint8 numbers at an address as an array of a shape."""
+    return carray(_uint8(address), shape)
 
 
 @inlined

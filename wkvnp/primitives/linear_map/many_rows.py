@@ -1,0 +1,309 @@
+# mypy: allow-untyped-defs
+"""Compiled products of many rows with stored matrices, which are widened a few rows at a time.
+
+Activations stand in panels: `WIDTH` rows side by side, so that one stored number meets a row of a panel. A worker
+widens some rows of a matrix, `TERMS` of their numbers at a time, and leads them past all panels. A result is one chain
+of multiply-adds, whichever rows and matrices are multiplied with it, and by however many threads.
+
+Letters: J products, M rows, I inputs, O outputs, P panels.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import prange
+
+from ..._address import aligned, bfloats, bytes_of, floats, half_floats, small_integers
+from ..._dtypes import KINDS, dtype_name
+from ..._gemm import LANES, OUTPUTS, VECTORS, WIDTH, tile, transpose
+from ..._jit import inlined, kernel, threads
+from ..._quantised import GROUP, Quantised
+from ..._scalar import widen
+from ..shift import Mixture
+from .activation import ACTIVATIONS, activate
+from .product import Product
+
+Array = npt.NDArray[Any]
+
+TERMS = 128
+"""Terms of a panel that are added up in turn: the 16 KiB of a panel stay in the nearest cache."""
+TILES = 16
+"""Tiles of outputs that meet a panel while it is there."""
+BLOCK = 512
+"""Rows that are multiplied at once; the panels of a thousand inputs then stay in the second cache."""
+LONGEST = 4_000_000_000
+"""Multiply-adds of one launch at most, so that Ctrl-C waits 0.1 s."""
+_SPARE = 16  # numbers between rows, so that they do not compete for the same lines of a cache
+_BITS = (32, 16, 16, 8, 4)  # of the kinds of numbers
+_STEP = 4 * (TERMS + _SPARE)
+_multiply = tile(OUTPUTS, VECTORS, _STEP)
+
+
+@inlined
+def _widen_row(kind, weight, scales, row, stride, begin, y):
+    """Set y to numbers of a stored row from `begin` on."""
+    n, at = y.size, row * stride + begin
+    if kind == 0:
+        numbers = floats(weight + 4 * at, n)
+        for i in range(n):
+            y[i] = numbers[i]
+    elif kind == 1:
+        bits = bfloats(weight + 2 * at, n)
+        for i in range(n):
+            y[i] = widen(bits[i])
+    elif kind == 2:
+        halves = half_floats(weight + 2 * at, n)
+        for i in range(n):
+            y[i] = widen(halves[i])
+    else:
+        groups = n // GROUP
+        factors = bfloats(scales + 2 * (at // GROUP), groups)
+        for g in range(groups):
+            scale = widen(factors[g])
+            if kind == 3:
+                codes = small_integers(weight + at + GROUP * g, GROUP)
+                for i in range(GROUP):
+                    y[GROUP * g + i] = np.float32(codes[i]) * scale
+            else:
+                pairs = bytes_of(weight + (at + GROUP * g) // 2, GROUP // 2)
+                for i in range(GROUP // 2):
+                    both = np.int32(pairs[i])
+                    y[GROUP * g + i] = np.float32((both & 15) - 8) * scale
+                    y[GROUP * g + GROUP // 2 + i] = np.float32((both >> 4) - 8) * scale
+
+
+@inlined
+def _widen_column(kind, weight, row, stride, begin, count, y, y_step):
+    """Write `count` numbers of a row of a matrix stored [in, out] one below the other."""
+    at = row * stride + begin
+    for o in range(count):
+        to = floats(y + o * y_step, 1)
+        if kind == 0:
+            to[0] = floats(weight + 4 * (at + o), 1)[0]
+        elif kind == 1:
+            to[0] = widen(bfloats(weight + 2 * (at + o), 1)[0])
+        else:
+            to[0] = widen(half_floats(weight + 2 * (at + o), 1)[0])
+
+
+@inlined
+def _pack_panel(x, step, before, before_step, share, share_step, rows, terms, mixed, panel):
+    """Turn up to WIDTH rows into a panel, each moved towards the one at `before` if there is one; the rest is zeros."""
+    if before:
+        for r in range(rows):
+            now, then = floats(x + r * step, terms), floats(before + r * before_step, terms)
+            mu, to = floats(share + r * share_step, terms), floats(mixed + 4 * r * terms, terms)
+            for i in range(terms):
+                to[i] = now[i] + (then[i] - now[i]) * mu[i]
+        transpose(mixed, 4 * terms, rows, terms, panel, 4 * WIDTH)
+    else:
+        transpose(x, step, rows, terms, panel, 4 * WIDTH)
+    if rows < WIDTH:
+        for i in range(terms):
+            rest = floats(panel + 4 * (i * WIDTH + rows), WIDTH - rows)
+            for r in range(rest.size):
+                rest[r] = np.float32(0)
+
+
+@kernel
+def pack(
+    operands,  # IN  (J, 8) address and step of x, of what it is mixed with and of the shares; I; address of panels
+    rows,  # IN  M
+    scratch,  # scratch (workers, WIDTH, longest I)
+):
+    """Turn rows into panels (P, I, WIDTH)."""
+    J, P, workers = len(operands), (rows + WIDTH - 1) // WIDTH, scratch.shape[0]
+    for worker in prange(workers):
+        mixed = scratch[worker].ctypes.data
+        for item in range(J * P * worker // workers, J * P * (worker + 1) // workers):
+            o, first = operands[item // P], item % P * WIDTH
+            before = o[2] + first * o[3] if o[2] else 0
+            x, share, to = o[0] + first * o[1], o[4] + first * o[5], o[7] + 4 * first * o[6]
+            _pack_panel(x, o[1], before, o[3], share, o[5], min(WIDTH, rows - first), o[6], mixed, to)
+
+
+@inlined
+def _finish(result, activation, gate, added, y):
+    """Activate, multiply, add and write some results; gate and added are addresses, 0 for none."""
+    n = result.size
+    activate(result, activation)
+    if gate:
+        factor = floats(gate, n)
+        for o in range(n):
+            result[o] *= factor[o]
+    if added:
+        old = floats(added, n)
+        for o in range(n):
+            y[o] = old[o] + result[o]
+    else:
+        for o in range(n):
+            y[o] = result[o]
+
+
+@inlined
+def _some_tiles(job, begin, some, rows, a, c, found, c_step, found_step):
+    """Compute the outputs of some tiles of one product."""
+    panels, I, outputs, stride = job[0], job[1], job[2], job[6]
+    count, P = min(some * OUTPUTS, outputs - begin), (rows + WIDTH - 1) // WIDTH
+    for k in range(0, I, TERMS):
+        terms = min(TERMS, I - k)
+        if job[7]:
+            for i in range(terms):
+                _widen_column(job[5], job[3], k + i, stride, begin, count, a + 4 * i, _STEP)
+        else:
+            for o in range(count):
+                _widen_row(job[5], job[3], job[4], begin + o, stride, k, floats(a + o * _STEP, terms))
+        for p in range(P):
+            b = panels + 4 * WIDTH * (p * I + k)
+            for n in range(0, some * OUTPUTS, OUTPUTS):
+                _multiply(a + n * _STEP, b, terms, c + n * c_step + 4 * WIDTH * p, c_step, k)
+    for p in range(P):
+        transpose(c + 4 * WIDTH * p, c_step, count, WIDTH, found, found_step)
+        for r in range(min(WIDTH, rows - p * WIDTH)):
+            m = p * WIDTH + r
+            gate = job[11] + m * job[12] + 4 * begin if job[11] else 0
+            added = job[13] + m * job[14] + 4 * begin if job[13] else 0
+            y = floats(job[9] + m * job[10] + 4 * begin, count)
+            _finish(floats(found + r * found_step, count), job[8], gate, added, y)
+
+
+@kernel
+def multiply(
+    jobs,  # IN  (J, 15) panels, I, O, matrix, its scales, kind, numbers from row to row, whether stored [in, out],
+    #            activation; address and step of y, of a gate (or 0) and of what is added (or 0)
+    rows,  # IN  M
+    stored,  # scratch (workers, TILES * OUTPUTS, TERMS + spare)
+    sums,  # scratch (workers, TILES * OUTPUTS, M or more + spare)
+    results,  # scratch (workers, WIDTH, TILES * OUTPUTS + spare)
+):
+    """Multiply; every worker has a run of the tiles of all products, as much work as the others."""
+    workers, work = stored.shape[0], 0
+    for j in range(len(jobs)):
+        work += (jobs[j, 2] + OUTPUTS - 1) // OUTPUTS * jobs[j, 1]
+    for worker in prange(workers):
+        a, c, found = stored[worker].ctypes.data, sums[worker].ctypes.data, results[worker].ctypes.data
+        c_step, found_step = 4 * sums.shape[2], 4 * results.shape[2]
+        low, high, before = work * worker // workers, work * (worker + 1) // workers, 0
+        for j in range(len(jobs)):
+            each, tiles = max(1, jobs[j, 1]), (jobs[j, 2] + OUTPUTS - 1) // OUTPUTS
+            n = min(tiles, max(0, (low - before + each - 1) // each))
+            stop = min(tiles, max(0, (high - before + each - 1) // each))
+            while n < stop:
+                some = min(TILES, stop - n)
+                _some_tiles(jobs[j], n * OUTPUTS, some, rows, a, c, found, c_step, found_step)
+                n += some
+            before += tiles * each
+
+
+class _Room(threading.local):
+    """Memory for panels and sums, kept from product to product, because fresh memory costs more than filling it."""
+
+    most = 1 << 24  # numbers that are kept
+
+    def __init__(self) -> None:
+        self._memory = aligned((0,), np.float32)
+
+    def take(self, *shapes: tuple[int, ...]) -> list[Array]:
+        """Return arrays that are ours until the next call."""
+        sizes = [math.prod(shape) for shape in shapes]
+        begins = [0, *itertools.accumulate(-(-size // LANES) * LANES for size in sizes)]
+        memory = self._memory
+        if memory.size < begins[-1]:
+            memory = aligned((begins[-1],), np.float32)
+            if memory.size <= self.most:
+                self._memory = memory
+        return [memory[n : n + m].reshape(shape) for n, m, shape in zip(begins, sizes, shapes, strict=False)]
+
+
+_room = _Room()
+
+
+def multiply_rows(products: Sequence[Product], results: Sequence[Array]) -> None:
+    """Compute products of the same number of float32 rows, each into an array (M, O) of its own."""
+    rows, workers = results[0].shape[0], threads()
+    if rows == 0:
+        return
+    block = -(-rows // (-(-rows // BLOCK) * WIDTH)) * WIDTH
+    operands: dict[tuple[int, ...], int] = {}  # what is turned into panels -> where they begin
+    size, kept = 0, list[Array]()
+    for product in products:
+        operand = _operand(product.x, kept)
+        if operand not in operands:
+            operands[operand], size = size, size + block * operand[-1]
+    longest = max(operand[-1] for operand in operands)
+    panels, mixed, *sums = _room.take(
+        (size,),
+        (workers, WIDTH, longest),
+        (workers, TILES * OUTPUTS, TERMS + _SPARE),
+        (workers, TILES * OUTPUTS, block + _SPARE),
+        (workers, WIDTH, TILES * OUTPUTS + _SPARE),
+    )
+    first = panels.ctypes.data
+    packing = np.array([(*operand, first + 4 * begin) for operand, begin in operands.items()])
+    launches: list[list[tuple[int, ...]]] = [[]]
+    left = LONGEST
+    for product, y in zip(products, results, strict=True):
+        operand = _operand(product.x, kept)
+        for job in _jobs(product, y, first + 4 * operands[operand], block, kept):
+            work = block * job[1] * job[2]
+            if work > left and launches[-1]:
+                launches.append([])
+                left = LONGEST
+            launches[-1].append(job)
+            left -= work
+    tables = [np.array(launch) for launch in launches]
+    for begin in range(0, rows, block):
+        count = min(block, rows - begin)
+        pack.sized(size)(packing, count, mixed)
+        for jobs in tables:
+            multiply.sized(count * int(jobs[:, 1] @ jobs[:, 2]))(jobs, count, *sums)
+            jobs[:, 9::2] += block * jobs[:, 10::2]
+        packing[:, :6:2] += block * packing[:, 1:6:2]
+
+
+def _operand(x: Array | Mixture, kept: list[Array]) -> tuple[int, ...]:
+    """Return what `pack` is told of some rows, but for their panels."""
+    if isinstance(x, Mixture):
+        return *_place(x.x, kept), *_place(x.previous, kept), *_place(x.share, kept), x.x.shape[1]
+    return *_place(x, kept), 0, 0, 0, 0, x.shape[1]
+
+
+def _place(x: Array | None, kept: list[Array]) -> tuple[int, int]:
+    """Return the address of some rows and the bytes from one to the next, 0 for a single one that is that of all."""
+    if x is None:
+        return 0, 0
+    if x.strides[1] != x.itemsize:
+        x = np.ascontiguousarray(x)
+        kept.append(x)
+    return x.ctypes.data, x.strides[0] if len(x) > 1 else 0
+
+
+def _jobs(product: Product, y: Array, panels: int, block: int, kept: list[Array]) -> Iterator[tuple[int, ...]]:
+    """Yield what `multiply` is told of a product: one job, or some where it would take too long."""
+    weight, by_inputs = product.weight, product.by_inputs
+    stored, scales = (weight.codes, weight.scales) if isinstance(weight, Quantised) else (weight, None)
+    stored = np.ascontiguousarray(stored)
+    kept.append(stored)
+    inputs, outputs = weight.shape if by_inputs else weight.shape[::-1]
+    kind = KINDS[dtype_name(weight.dtype)]
+    step = max(1, LONGEST // max(1, block * inputs))
+    for begin in range(0, outputs, step):
+        moved = begin if by_inputs else begin * inputs
+        yield (
+            panels, inputs, min(step, outputs - begin), stored.ctypes.data + moved * _BITS[kind] // 8,
+            0 if scales is None else scales.ctypes.data + moved // GROUP * 2, kind, weight.shape[1], by_inputs,
+            ACTIVATIONS.index(product.activation),
+            *(n for rows in (y, product.gate, product.added) for n in _moved(_place(rows, kept), begin)),
+        )  # fmt: skip
+
+
+def _moved(place: tuple[int, int], begin: int) -> tuple[int, int]:
+    address, step = place
+    return address + 4 * begin if address else 0, step
