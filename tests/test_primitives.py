@@ -60,7 +60,11 @@ def test_linear_map_in_blocks(platform: str, stored: str, monkeypatch: pytest.Mo
     for function in ("linear", "relu_squared"):
         monkeypatch.setattr(linear_map_module, "_BLOCK_ELEMENTS", 100)
         monkeypatch.setattr(many_rows, "LONGEST", 5000)
-        close(linear_map(x, weight, function, added=np.repeat(x[:, :1], 37, 1)), FUNCTIONS[function](expected) + x[:, :1], 1e-5)
+        close(
+            linear_map(x, weight, function, added=np.repeat(x[:, :1], 37, 1)),
+            FUNCTIONS[function](expected) + x[:, :1],
+            1e-5,
+        )
         close(linear_map(x, weight[:1], gate=x[:, :1]), expected[:, :1] * x[:, :1])
 
 
@@ -95,6 +99,8 @@ def expected_of(product: Product) -> np.ndarray:
     """Return a product in float64."""
     weight = product.weight.widened() if isinstance(product.weight, Quantised) else widen(product.weight)
     x, wide = product.x, weight.astype(np.float64)
+    if isinstance(x, Product):
+        x = expected_of(x)
     if isinstance(x, Mixture):
         x = x.x.astype(np.float64) + (x.previous - x.x.astype(np.float64)) * x.share
     y = FUNCTIONS[product.activation](x @ (wide if product.by_inputs else wide.T))
@@ -115,6 +121,8 @@ def test_products_of_every_kind_at_once(rows: int) -> None:
         Product(wide, draw(301, 96) / 10, "silu", added=draw(1, 301)),
         Product(wide, quantise(draw(301, 96) / 10, "int8"), "relu_squared", gate=gate),
         Product(Mixture(wide, other, draw(1, 96)), quantise(draw(64, 96) / 10, "int4")),
+        Product(Product(x, draw(70, 96) / 10, "relu_squared"), draw(33, 70) / 10, gate=draw(rows, 33)),
+        Product(Product(Mixture(x, other, draw(1, 96)), down, "tanh", by_inputs=True), draw(70, 99), by_inputs=True),
     ]
     for product, y in zip(products, multiply(products), strict=True):
         close(y, expected_of(product), 5e-6)
@@ -126,8 +134,9 @@ def test_many_rows_have_the_same_bits_in_any_company(monkeypatch: pytest.MonkeyP
 
     def compute(rows: slice) -> list[np.ndarray]:
         mixed = Mixture(x[rows], other[rows], share)
-        by_inputs = Product(mixed, weights[1], "tanh", by_inputs=True)
-        return multiply([Product(x[rows], weights[0], added=added[rows]), by_inputs, Product(mixed, weights[2])])
+        inner = Product(mixed, weights[1], "tanh", by_inputs=True)
+        products = [Product(x[rows], weights[0], added=added[rows]), inner, Product(mixed, weights[2])]
+        return multiply([*products, Product(inner, weights[1])])
 
     whole = compute(slice(None))
     for n in (1, 2, 3):

@@ -1,7 +1,7 @@
 # mypy: allow-untyped-defs
 """Memory by its address, and counters that threads share, for loops that are told where things stand.
 
-Whoever tells keeps alive what stands there. Nothing here but `aligned` has a meaning outside compiled code.
+Whoever tells keeps alive what stands there. Nothing here but `aligned` and `ask` has a meaning outside compiled code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.core.errors import RequireLiteralValue
+from numba.extending import intrinsic, overload
 
 from ._jit import inlined
 
@@ -127,6 +128,23 @@ def fetch(typing, array, index):
 
 
 @intrinsic
+def prefetch(typing, address, near):
+    """Ask for a cache line that will be read soon: for the nearest cache (True), or for the second one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        ask = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        place = number(3 if signature.args[1].literal_value else 2)
+        builder.call(ask, [builder.inttoptr(arguments[0], byte), number(0), place, number(1)])
+        return context.get_dummy_value()
+
+    if not isinstance(near, types.Literal):
+        raise RequireLiteralValue("near must be known to the compiler")
+    return types.void(types.int64, near), generate
+
+
+@intrinsic
 def pause(typing):
     """Tell the processor that this thread waits for another."""
 
@@ -139,3 +157,24 @@ def pause(typing):
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+AHEAD = 3
+"""Tokens between asking for something and reading it: as long as memory takes, a few hundred nanoseconds."""
+
+
+def ask(row: Any) -> None:
+    """Ask for a row that will be read or written soon.
+
+    Rows of one head lie as far apart as all heads are wide, and no processor foresees such a walk.
+    """
+
+
+@overload(ask)
+def _overload_ask(row):
+    def each_line(row):
+        first = row.ctypes.data
+        for byte in range(0, row.size * row.itemsize, 64):
+            prefetch(first + byte, True)
+
+    return each_line

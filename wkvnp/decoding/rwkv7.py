@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import prange
 
-from .._address import floats, place
+from .._address import AHEAD, ask, floats, place
 from .._dtypes import KINDS, dtype_name
 from .._jit import inlined, uncounted
 from .._scalar import cast, sigmoid
@@ -140,12 +140,17 @@ def _token(inputs, vectors, residual, eps, S, out, room):
     log_decay, rate, kappa, b, key, value, y, loss, p, s = room
     N, zero, one = out.size, out.dtype.type(0), out.dtype.type(1)
     squares, bonus = zero, zero
+    # Loops over few arrays each: with many, the compiler cannot tell that none overlaps another, and computes singly.
     for i in range(N):
         log_decay[i] = cast(_FASTEST, w[i]) * sigmoid(w0[i] + w[i])
+    for i in range(N):
         rate[i] = sigmoid(a0[i] + a[i])
+    for i in range(N):
         kappa[i] = k[i] * k_k[i]
         squares += kappa[i] * kappa[i]
+    for i in range(N):
         key[i] = k[i] * (one + (rate[i] - one) * k_a[i])
+    for i in range(N):
         bonus += r[i] * key[i] * r_k[i]
     for i in range(N):
         value[i] = v[i]
@@ -196,6 +201,9 @@ def _walk(
             room[0], room[1], room[2], room[3], room[4], room[5], room[6], room[7], room[8], room[9],
         )  # fmt: skip
         for t in range(starts[n], stops[n]):
+            soon = min(t + AHEAD, stops[n] - 1)
+            ask(r[soon, i:e]), ask(w[soon, i:e]), ask(k[soon, i:e]), ask(v[soon, i:e]), ask(a[soon, i:e])
+            ask(g[soon, i:e]), ask(nu[soon, i:e]), ask(v_first[soon, i:e]), ask(y[soon, i:e])
             inputs = (
                 r[t, i:e], w[t, i:e], k[t, i:e], v[t, i:e], a[t, i:e], g[t, i:e], nu[t, i:e], v_first[t, i:e],
             )  # fmt: skip

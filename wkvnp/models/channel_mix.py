@@ -11,7 +11,7 @@ from typing import Annotated, Protocol
 
 from ..checkpoints.naming import Array, Matrix
 from ..decoding import Pair, Place, Program
-from ..primitives.linear_map import linear_map
+from ..primitives.linear_map import Product, linear_map
 from ..primitives.shift import mixtures
 
 
@@ -46,8 +46,7 @@ def gated_channel_mix(x: Array, z: Array, previous: Array, ffn: Gated, share: Ar
     """Return x + sigmoid(W_r m_r) * (W_v relu(W_k m_k)^2) for z (M, C); share (2, 1, C) is that of k and r."""
     m_k, m_r = mixtures(z, previous, share)
     r = linear_map(m_r, ffn.receptance.weight, "sigmoid")
-    hidden = linear_map(m_k, ffn.key.weight, "relu_squared")
-    return linear_map(hidden, ffn.value.weight, gate=r, added=x)
+    return linear_map(Product(m_k, ffn.key.weight, "relu_squared"), ffn.value.weight, gate=r, added=x)
 
 
 def gated_channel_mix_steps(

@@ -136,11 +136,9 @@ def time_mix(
     """Return x plus the time mix of z (M, C), the state of the recurrence, and the first layer's values."""
     mixed, matrices = mixtures(z, previous, small.share), (att.receptance, att.key, att.value)
     products = [Product(m, matrix.weight) for m, matrix in zip(mixed, matrices, strict=False)]
-    pairs = zip(mixed[6 - len(small.pairs) :], small.pairs, strict=True)
-    products += [Product(m, down, activation, by_inputs=True) for m, (down, _, activation) in pairs]
-    r, k, v, *hidden = multiply(products)
-    factors = zip(hidden, small.pairs, strict=True)
-    *nu, w, a, g = multiply([Product(h, up, by_inputs=True) for h, (_, up, _) in factors])
+    for m, (down, up, activation) in zip(mixed[6 - len(small.pairs) :], small.pairs, strict=True):
+        products.append(Product(Product(m, down, activation, by_inputs=True), up, by_inputs=True))
+    r, k, v, *nu, w, a, g = multiply(products)
     y, final = rwkv7_tokens(r, k, v, (w, a, g, *nu), small.vectors, v_first, state, offsets, small.eps)
     return linear_map(y, att.output.weight, added=x), final, v if v_first is None else v_first
 
@@ -148,7 +146,7 @@ def time_mix(
 def channel_mix(x: Array, z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
     """Return x plus the channel mix of z (M, C)."""
     (x_k,) = mixtures(z, previous, small.channel_share)
-    return linear_map(linear_map(x_k, ffn.key.weight, "relu_squared"), ffn.value.weight, added=x)
+    return linear_map(Product(x_k, ffn.key.weight, "relu_squared"), ffn.value.weight, added=x)
 
 
 def time_mix_steps(

@@ -9,6 +9,7 @@ near 1 has not.
 
 from numba import prange
 
+from ..._address import AHEAD, ask
 from ..._jit import inlined, jit, uncounted
 from ..._scalar import expm1
 from ..._tile import sweep
@@ -64,10 +65,13 @@ def scan_dplr(
     for item in prange(N * H * blocks):
         n, h, i = item // (H * blocks), item // blocks % H, item % blocks * VALUES
         e = min(i + VALUES, V)
-        loss, p, s = scratch[item, 0], scratch[item, 1], scratch[item, 2]
+        loss, p, sa = scratch[item, 0], scratch[item, 1], scratch[item, 2]
         for t in range(starts[n], stops[n]):
+            s = min(t + AHEAD, stops[n] - 1)
+            ask(log_decay[s if log_decay.shape[0] > 1 else 0, h])
+            ask(q[s, h]), ask(k[s, h]), ask(v[s, h, i:e]), ask(a[s, h]), ask(b[s, h]), ask(y[s, h, i:e])
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
-            dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], loss, p, s)
+            dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], loss, p, sa)
 
 
 @jit

@@ -46,7 +46,7 @@ _ACTIVATED = {"tanh": tanh, "sigmoid": sigmoid, "silu": silu, "relu_squared": re
 
 
 def linear_map(
-    x: Array | Mixture,
+    x: Array | Mixture | Product,
     weight: Array | Quantised,
     activation: Activation = "linear",
     gate: Array | None = None,
@@ -71,8 +71,7 @@ def low_rank(x: Array | Mixture, down: Array, up: Array, activation: Activation 
     >>> low_rank(x, down, up, "tanh").round(4)
     array([[0.7616, 0.7616, 0.7616]])
     """
-    (hidden,) = multiply([Product(x, down, activation, by_inputs=True)])
-    return multiply([Product(hidden, up, by_inputs=True)])[0]
+    return multiply([Product(Product(x, down, activation, by_inputs=True), up, by_inputs=True)])[0]
 
 
 def low_rank_groups(x: Array | Mixture, down: Array, up: Array, activation: Activation = "linear") -> Array:
@@ -108,14 +107,14 @@ def multiply(products: Sequence[Product], results: Sequence[Array] | Array | Non
     >>> multiply([Product(x, weight), Product(x, weight, "relu_squared", added=x, by_inputs=True)])
     [array([[3., 7.]]), array([[17., 37.]])]
     """
-    (rows, _), dtype = products[0].x.shape, products[0].x.dtype
+    rows, dtype = products[0].rows
     if results is None:
         results = [np.empty((rows, product.outputs), dtype) for product in products]
     results = list(results)
     if rows > FEW_ROWS and dtype == np.float32 and sys.platform != "darwin" and not interpreted():
         many_rows.multiply_rows(products, results)
         return results
-    inputs = [product.x.computed() if isinstance(product.x, Mixture) else product.x for product in products]
+    inputs = [_input(product.x) for product in products]
     if rows > FEW_ROWS:
         for product, x, y in zip(products, inputs, results, strict=True):
             _by_blas(x, product, y)
@@ -124,6 +123,13 @@ def multiply(products: Sequence[Product], results: Sequence[Array] | Array | Non
     for product, y in zip(products, results, strict=True):
         _finish(product, y)
     return results
+
+
+def _input(x: Array | Mixture | Product) -> Array:
+    """Return what is to be multiplied as an array."""
+    if isinstance(x, Product):
+        return multiply([x])[0]
+    return x.computed() if isinstance(x, Mixture) else x
 
 
 def _finish(product: Product, y: Array) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import prange
 
-from ..._address import aligned, bfloats, bytes_of, floats, half_floats, small_integers
+from ..._address import aligned, bfloats, bytes_of, floats, half_floats, prefetch, small_integers
 from ..._dtypes import KINDS, dtype_name
 from ..._gemm import LANES, OUTPUTS, VECTORS, WIDTH, tile, transpose
 from ..._jit import inlined, kernel, threads
@@ -160,11 +160,24 @@ def _some_tiles(job, begin, some, rows, a, c, found, c_step, found_step):
         else:
             for o in range(count):
                 _widen_row(job[5], job[3], job[4], begin + o, stride, k, floats(a + o * _STEP, terms))
+        # While these numbers are multiplied, the next ones come nearer: those on the right, or of the next tiles.
+        ahead, above = (k + TERMS, begin) if k + TERMS < I else (0, begin + count)
+        coming = 0 if job[7] else min(count, outputs - above)
+        size = min(TERMS, I - ahead) * _BITS[job[5]] // 8
         for p in range(P):
+            for o in range(coming * p // P, coming * (p + 1) // P):
+                at = job[3] + ((above + o) * stride + ahead) * _BITS[job[5]] // 8
+                for line in range(0, size, 64):
+                    prefetch(at + line, False)
             b = panels + 4 * WIDTH * (p * I + k)
             for n in range(0, some * OUTPUTS, OUTPUTS):
                 _multiply(a + n * _STEP, b, terms, c + n * c_step + 4 * WIDTH * p, c_step, k)
     for p in range(P):
+        if job[15]:
+            for o in range(count):
+                row, to = floats(c + o * c_step + 4 * WIDTH * p, WIDTH), job[9] + 4 * WIDTH * (p * outputs + begin + o)
+                _finish(row, job[8], 0, 0, floats(to, WIDTH))
+            continue
         transpose(c + 4 * WIDTH * p, c_step, count, WIDTH, found, found_step)
         for r in range(min(WIDTH, rows - p * WIDTH)):
             m = p * WIDTH + r
@@ -176,8 +189,8 @@ def _some_tiles(job, begin, some, rows, a, c, found, c_step, found_step):
 
 @kernel
 def multiply(
-    jobs,  # IN  (J, 15) panels, I, O, matrix, its scales, kind, numbers from row to row, whether stored [in, out],
-    #            activation; address and step of y, of a gate (or 0) and of what is added (or 0)
+    jobs,  # IN  (J, 16) panels, I, O, matrix, its scales, kind, numbers from row to row, whether stored [in, out],
+    #            activation; address and step of y, of a gate (or 0) and of what is added (or 0); whether y is panels
     rows,  # IN  M
     stored,  # scratch (workers, TILES * OUTPUTS, TERMS + spare)
     sums,  # scratch (workers, TILES * OUTPUTS, M or more + spare)
@@ -226,46 +239,59 @@ _room = _Room()
 
 
 def multiply_rows(products: Sequence[Product], results: Sequence[Array]) -> None:
-    """Compute products of the same number of float32 rows, each into an array (M, O) of its own."""
-    rows, workers = results[0].shape[0], threads()
+    """Compute products of the same number of float32 rows, each into an array (M, O) of its own.
+
+    Products of products are computed in two launches; what is between them never leaves its panels.
+    """
+    rows, workers, kept = results[0].shape[0], threads(), list[Array]()
     if rows == 0:
         return
     block = -(-rows // (-(-rows // BLOCK) * WIDTH)) * WIDTH
-    operands: dict[tuple[int, ...], int] = {}  # what is turned into panels -> where they begin
-    size, kept = 0, list[Array]()
-    for product in products:
-        operand = _operand(product.x, kept)
-        if operand not in operands:
-            operands[operand], size = size, size + block * operand[-1]
-    longest = max(operand[-1] for operand in operands)
+    inner = [product.x for product in products if isinstance(product.x, Product)]
+    inputs = [product.x for product in (*inner, *products) if not isinstance(product.x, Product)]
+    operands = [_operand(x, kept) for x in inputs]
+    begins, size = dict[Any, int](), 0  # where the panels of an operand or of an inner product begin
+    for key, length in [(o, o[-1]) for o in operands] + [(id(product), product.outputs) for product in inner]:
+        if key not in begins:
+            begins[key], size = size, size + 4 * block * length
     panels, mixed, *sums = _room.take(
-        (size,),
-        (workers, WIDTH, longest),
+        (size // 4,),
+        (workers, WIDTH, max(operand[-1] for operand in operands)),
         (workers, TILES * OUTPUTS, TERMS + _SPARE),
         (workers, TILES * OUTPUTS, block + _SPARE),
         (workers, WIDTH, TILES * OUTPUTS + _SPARE),
     )
     first = panels.ctypes.data
-    packing = np.array([(*operand, first + 4 * begin) for operand, begin in operands.items()])
-    launches: list[list[tuple[int, ...]]] = [[]]
-    left = LONGEST
-    for product, y in zip(products, results, strict=True):
-        operand = _operand(product.x, kept)
-        for job in _jobs(product, y, first + 4 * operands[operand], block, kept):
-            work = block * job[1] * job[2]
-            if work > left and launches[-1]:
-                launches.append([])
-                left = LONGEST
-            launches[-1].append(job)
-            left -= work
-    tables = [np.array(launch) for launch in launches]
+    packing = np.array([(*operand, first + begins[operand]) for operand in dict.fromkeys(operands)])
+    of = {id(x): first + begins[operand] for x, operand in zip(inputs, operands, strict=True)}
+    of |= {id(product): first + begins[id(product)] for product in inner}
+    launches = list[Array]()
+    stages: list[list[tuple[Product, Array | int]]] = [[(product, of[id(product)]) for product in inner]]
+    stages.append(list(zip(products, results, strict=True)))
+    for stage in stages:
+        jobs = [job for product, y in stage for job in _jobs(product, y, of[id(product.x)], block, kept)]
+        launches += [np.array(some) for some in _short_enough(jobs, block)]
     for begin in range(0, rows, block):
         count = min(block, rows - begin)
-        pack.sized(size)(packing, count, mixed)
-        for jobs in tables:
-            multiply.sized(count * int(jobs[:, 1] @ jobs[:, 2]))(jobs, count, *sums)
-            jobs[:, 9::2] += block * jobs[:, 10::2]
+        pack.sized(size // 4)(packing, count, mixed)
+        for table in launches:
+            multiply.sized(count * int(table[:, 1] @ table[:, 2]))(table, count, *sums)
+            table[:, 9:15:2] += block * table[:, 10:15:2]
         packing[:, :6:2] += block * packing[:, 1:6:2]
+
+
+def _short_enough(jobs: Sequence[tuple[int, ...]], rows: int) -> Iterator[list[tuple[int, ...]]]:
+    """Cut jobs into launches that leave Ctrl-C time."""
+    launch, work = list[tuple[int, ...]](), 0
+    for job in jobs:
+        more = rows * job[1] * job[2]
+        if launch and work + more > LONGEST:
+            yield launch
+            launch, work = [], 0
+        launch.append(job)
+        work += more
+    if launch:
+        yield launch
 
 
 def _operand(x: Array | Mixture, kept: list[Array]) -> tuple[int, ...]:
@@ -285,25 +311,26 @@ def _place(x: Array | None, kept: list[Array]) -> tuple[int, int]:
     return x.ctypes.data, x.strides[0] if len(x) > 1 else 0
 
 
-def _jobs(product: Product, y: Array, panels: int, block: int, kept: list[Array]) -> Iterator[tuple[int, ...]]:
-    """Yield what `multiply` is told of a product: one job, or some where it would take too long."""
+def _jobs(product: Product, y: Array | int, panels: int, block: int, kept: list[Array]) -> Iterator[tuple[int, ...]]:
+    """Yield what `multiply` is told of a product: one job, or some where it would take too long.
+
+    The result is an array, or panels at an address.
+    """
     weight, by_inputs = product.weight, product.by_inputs
     stored, scales = (weight.codes, weight.scales) if isinstance(weight, Quantised) else (weight, None)
     stored = np.ascontiguousarray(stored)
     kept.append(stored)
     inputs, outputs = weight.shape if by_inputs else weight.shape[::-1]
-    kind = KINDS[dtype_name(weight.dtype)]
-    step = max(1, LONGEST // max(1, block * inputs))
-    for begin in range(0, outputs, step):
+    assert inputs == (product.x.outputs if isinstance(product.x, Product) else product.x.shape[1])
+    kind, step = KINDS[dtype_name(weight.dtype)], max(1, LONGEST // max(1, block * inputs))
+    as_panels = isinstance(y, int)
+    to = [(y, 0)] if isinstance(y, int) else [_place(y, kept)]
+    to += [_place(rows, kept) for rows in (product.gate, product.added)]
+    for begin in range(0, outputs, outputs if as_panels else step):
         moved = begin if by_inputs else begin * inputs
         yield (
-            panels, inputs, min(step, outputs - begin), stored.ctypes.data + moved * _BITS[kind] // 8,
-            0 if scales is None else scales.ctypes.data + moved // GROUP * 2, kind, weight.shape[1], by_inputs,
-            ACTIVATIONS.index(product.activation),
-            *(n for rows in (y, product.gate, product.added) for n in _moved(_place(rows, kept), begin)),
+            panels, inputs, outputs if as_panels else min(step, outputs - begin),
+            stored.ctypes.data + moved * _BITS[kind] // 8,
+            0 if scales is None else scales.ctypes.data + moved // GROUP * 2, kind, weight.shape[1], by_inputs, ACTIVATIONS.index(product.activation),
+            *(n for address, step in to for n in (address + 4 * begin if address else 0, step)), as_panels,
         )  # fmt: skip
-
-
-def _moved(place: tuple[int, int], begin: int) -> tuple[int, int]:
-    address, step = place
-    return address + 4 * begin if address else 0, step

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..._quantised import Quantised
@@ -20,7 +21,7 @@ class Product:
 
     Parameters
     ----------
-    x : ndarray (M, I), float32 or float64; or Mixture of such
+    x : ndarray (M, I), float32 or float64; Mixture of such; or Product, without a gate and with nothing added
     weight : ndarray (O, I), float32, float64, float16 or bfloat16; or Quantised
     activation : {"linear", "tanh", "sigmoid", "silu", "relu_squared"}
         What f is.
@@ -29,12 +30,17 @@ class Product:
         Whether the matrix is (I, O) instead.
     """
 
-    x: Array | Mixture
+    x: Array | Mixture | Product
     weight: Array | Quantised
     activation: Activation = "linear"
     gate: Array | None = None
     added: Array | None = None
     by_inputs: bool = False
+
+    @property
+    def rows(self) -> tuple[int, np.dtype[Any]]:
+        """M, and the dtype of x."""
+        return self.x.rows if isinstance(self.x, Product) else (self.x.shape[0], self.x.dtype)
 
     @property
     def outputs(self) -> int:
