@@ -15,7 +15,6 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
-from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic, overload
 
 from ._jit import inlined
@@ -127,21 +126,22 @@ def fetch(typing, array, index):
     return types.int64(array, types.intp), generate
 
 
+def _ask(builder: Any, address: Any, near: bool) -> None:
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    call = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+    builder.call(call, [builder.inttoptr(address, byte), number(0), number(3 if near else 2), number(1)])
+
+
 @intrinsic
-def prefetch(typing, address, near):
-    """Ask for a cache line that will be read soon: for the nearest cache (True), or for the second one."""
+def prefetch(typing, address):
+    """Ask for a cache line that will be read soon, for the second cache."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        ask = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        place = number(3 if signature.args[1].literal_value else 2)
-        builder.call(ask, [builder.inttoptr(arguments[0], byte), number(0), place, number(1)])
+        _ask(builder, arguments[0], near=False)
         return context.get_dummy_value()
 
-    if not isinstance(near, types.Literal):
-        raise RequireLiteralValue("near must be known to the compiler")
-    return types.void(types.int64, near), generate
+    return types.void(types.int64), generate
 
 
 @intrinsic
@@ -163,18 +163,29 @@ AHEAD = 3
 """Tokens between asking for something and reading it: as long as memory takes, a few hundred nanoseconds."""
 
 
-def ask(row: Any) -> None:
-    """Ask for a row that will be read or written soon.
+def ask(rows: Any) -> None:
+    """Ask for some rows, a tuple of arrays, that will be read or written soon.
 
     Rows of one head lie as far apart as all heads are wide, and no processor foresees such a walk.
     """
 
 
-@overload(ask)
-def _overload_ask(row):
-    def each_line(row):
-        first = row.ctypes.data
-        for byte in range(0, row.size * row.itemsize, 64):
-            prefetch(first + byte, True)
+@intrinsic
+def _ask_for(typing, rows):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        long, line = ir.IntType(64), 64
+        for n, kind in enumerate(signature.args[0]):
+            array = context.make_array(kind)(context, builder, builder.extract_value(arguments[0], n))
+            size = builder.mul(array.nitems, array.itemsize)
+            first = builder.ptrtoint(array.data, long)
+            count = builder.udiv(builder.add(size, long(line - 1)), long(line))
+            with cgutils.for_range(builder, count) as loop:
+                _ask(builder, builder.add(first, builder.mul(loop.index, long(line))), near=True)
+        return context.get_dummy_value()
 
-    return each_line
+    return types.void(rows), generate
+
+
+@overload(ask)
+def _overload_ask(rows):
+    return lambda rows: _ask_for(rows)

@@ -202,8 +202,8 @@ def _walk(
         )  # fmt: skip
         for t in range(starts[n], stops[n]):
             soon = min(t + AHEAD, stops[n] - 1)
-            ask(r[soon, i:e]), ask(w[soon, i:e]), ask(k[soon, i:e]), ask(v[soon, i:e]), ask(a[soon, i:e])
-            ask(g[soon, i:e]), ask(nu[soon, i:e]), ask(v_first[soon, i:e]), ask(y[soon, i:e])
+            ask((r[soon, i:e], w[soon, i:e], k[soon, i:e], v[soon, i:e], a[soon, i:e]))
+            ask((g[soon, i:e], nu[soon, i:e], v_first[soon, i:e], y[soon, i:e]))
             inputs = (
                 r[t, i:e], w[t, i:e], k[t, i:e], v[t, i:e], a[t, i:e], g[t, i:e], nu[t, i:e], v_first[t, i:e],
             )  # fmt: skip

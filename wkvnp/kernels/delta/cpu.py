@@ -65,13 +65,13 @@ def scan_dplr(
     for item in prange(N * H * blocks):
         n, h, i = item // (H * blocks), item // blocks % H, item % blocks * VALUES
         e = min(i + VALUES, V)
-        loss, p, sa = scratch[item, 0], scratch[item, 1], scratch[item, 2]
+        loss, p, s = scratch[item, 0], scratch[item, 1], scratch[item, 2]
         for t in range(starts[n], stops[n]):
-            s = min(t + AHEAD, stops[n] - 1)
-            ask(log_decay[s if log_decay.shape[0] > 1 else 0, h])
-            ask(q[s, h]), ask(k[s, h]), ask(v[s, h, i:e]), ask(a[s, h]), ask(b[s, h]), ask(y[s, h, i:e])
+            soon = min(t + AHEAD, stops[n] - 1)
+            ask((log_decay[soon if log_decay.shape[0] > 1 else 0, h], q[soon, h], k[soon, h], v[soon, h, i:e]))
+            ask((a[soon, h], b[soon, h], y[soon, h, i:e]))
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
-            dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], loss, p, sa)
+            dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], loss, p, s)
 
 
 @jit
@@ -115,6 +115,9 @@ def scan_delta_rule(
         e = min(i + VALUES, V)
         loss, p, a, s = scratch[item, 0], scratch[item, 1], scratch[item, 2], scratch[item, 3]
         for t in range(starts[n], stops[n]):
+            soon = min(t + AHEAD, stops[n] - 1)
+            ask((log_decay[soon if log_decay.shape[0] > 1 else 0, h], q[soon, h // shared], k[soon, h // shared]))
+            ask((v[soon, h, i:e], y[soon, h, i:e]))
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
             qt, kt = q[t, h // shared], k[t, h // shared]
             _delta_token(qt, g, kt, v[t, h, i:e], beta[t, h], state[n, h], i, y[t, h, i:e], loss, p, a, s)

@@ -11,6 +11,7 @@ The state decays by adding ``expm1(log_decay) S``: the factor itself, near 1, ke
 
 from numba import prange
 
+from ..._address import AHEAD, ask
 from ..._jit import inlined, jit, uncounted
 from ..._scalar import exp, expm1
 from ..._tile import sweep
@@ -71,6 +72,9 @@ def scan(
         hg = h * log_decay.shape[1] // H
         loss, p = scratch[n, h, b, 0], scratch[n, h, b, 1]
         for t in range(starts[n], stops[n]):
+            soon = min(t + AHEAD, stops[n] - 1)
+            ask((log_decay[soon if log_decay.shape[0] > 1 else 0, hg], q[soon, hq], k[soon, hk]))
+            ask((v[soon, hv, i:e], y[soon, h, i:e]))
             g = log_decay[t if log_decay.shape[0] > 1 else 0, hg]
             token(q[t, hq], g, k[t, hk], v[t, hv, i:e], bonus[h], before, state[n, h], i, y[t, h, i:e], loss, p)
 

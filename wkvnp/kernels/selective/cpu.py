@@ -13,6 +13,7 @@ import math
 import numpy as np
 from numba import prange
 
+from ..._address import AHEAD, ask
 from ..._jit import inlined, jit, uncounted
 from ..._scalar import expm1, sigmoid
 
@@ -91,6 +92,8 @@ def selective(
         i = g * width + item % blocks * CHANNELS
         e = min(i + CHANNELS, (g + 1) * width)
         for t in range(starts[q], stops[q]):
+            soon = min(t + AHEAD, stops[q] - 1)
+            ask((x[soon, i:e], dt[soon, i:e], y[soon, i:e]))
             xt, dtt, yt, b, r = x[t, i:e], dt[t, i:e], y[t, i:e], B[0, t, g], R[0, t, g]
             for c in range(e - i):
                 yt[c] = D[i + c] * xt[c]
@@ -124,6 +127,8 @@ def time_invariant(
         q, i = item // blocks, item % blocks * CHANNELS
         e = min(i + CHANNELS, C)
         for t in range(starts[q], stops[q]):
+            soon = min(t + AHEAD, stops[q] - 1)
+            ask((x[soon, i:e], y[soon, i:e]))
             xt, yt = x[t, i:e], y[t, i:e]
             for c in range(e - i):
                 yt[c] = D[i + c] * xt[c]

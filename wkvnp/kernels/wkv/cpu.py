@@ -6,6 +6,7 @@ of slow decays that made an error of 2e-5 of the output.
 
 from numba import prange
 
+from ..._address import AHEAD, ask
 from ..._jit import inlined, uncounted
 from ..._scalar import exp
 
@@ -60,4 +61,6 @@ def scan(
         w, first = log_decay[i:e], u[i:e]
         a, b, p, gap = aa[n, i:e], bb[n, i:e], pp[n, i:e], scratch[n, i:e]
         for t in range(starts[n], stops[n]):
+            soon = min(t + AHEAD, stops[n] - 1)
+            ask((k[soon, i:e], v[soon, i:e], y[soon, i:e]))
             token(w, first, k[t, i:e], v[t, i:e], a, b, p, y[t, i:e], gap)

@@ -34,6 +34,8 @@ Array = npt.NDArray[Any]
 
 TERMS = 128
 """Terms of a panel that are added up in turn: the 16 KiB of a panel stay in the nearest cache."""
+SPAN = 384
+"""Terms that are widened at once, for all panels: they stay in the second cache."""
 TILES = 16
 """Tiles of outputs that meet a panel while it is there."""
 BLOCK = 512
@@ -42,7 +44,7 @@ LONGEST = 4_000_000_000
 """Multiply-adds of one launch at most, so that Ctrl-C waits 0.1 s."""
 _SPARE = 16  # numbers between rows, so that they do not compete for the same lines of a cache
 _BITS = (32, 16, 16, 8, 4)  # of the kinds of numbers
-_STEP = 4 * (TERMS + _SPARE)
+_STEP = 4 * (SPAN + _SPARE)
 _multiply = tile(OUTPUTS, VECTORS, _STEP)
 
 
@@ -77,20 +79,6 @@ def _widen_row(kind, weight, scales, row, stride, begin, y):
                     both = np.int32(pairs[i])
                     y[GROUP * g + i] = np.float32((both & 15) - 8) * scale
                     y[GROUP * g + GROUP // 2 + i] = np.float32((both >> 4) - 8) * scale
-
-
-@inlined
-def _widen_column(kind, weight, row, stride, begin, count, y, y_step):
-    """Write `count` numbers of a row of a matrix stored [in, out] one below the other."""
-    at = row * stride + begin
-    for o in range(count):
-        to = floats(y + o * y_step, 1)
-        if kind == 0:
-            to[0] = floats(weight + 4 * (at + o), 1)[0]
-        elif kind == 1:
-            to[0] = widen(bfloats(weight + 2 * (at + o), 1)[0])
-        else:
-            to[0] = widen(half_floats(weight + 2 * (at + o), 1)[0])
 
 
 @inlined
@@ -152,26 +140,31 @@ def _some_tiles(job, begin, some, rows, a, c, found, c_step, found_step):
     """Compute the outputs of some tiles of one product."""
     panels, I, outputs, stride = job[0], job[1], job[2], job[6]
     count, P = min(some * OUTPUTS, outputs - begin), (rows + WIDTH - 1) // WIDTH
-    for k in range(0, I, TERMS):
-        terms = min(TERMS, I - k)
+    for k in range(0, I, SPAN):
+        terms = min(SPAN, I - k)
         if job[7]:
-            for i in range(terms):
-                _widen_column(job[5], job[3], k + i, stride, begin, count, a + 4 * i, _STEP)
+            for i in range(0, terms, LANES):
+                some_rows = min(LANES, terms - i)
+                for r in range(some_rows):
+                    row = floats(found + r * found_step, count)
+                    _widen_row(job[5], job[3], 0, k + i + r, stride, begin, row)
+                transpose(found, found_step, some_rows, count, a + 4 * i, _STEP)
         else:
             for o in range(count):
                 _widen_row(job[5], job[3], job[4], begin + o, stride, k, floats(a + o * _STEP, terms))
         # While these numbers are multiplied, the next ones come nearer: those on the right, or of the next tiles.
-        ahead, above = (k + TERMS, begin) if k + TERMS < I else (0, begin + count)
+        ahead, above = (k + SPAN, begin) if k + SPAN < I else (0, begin + count)
         coming = 0 if job[7] else min(count, outputs - above)
-        size = min(TERMS, I - ahead) * _BITS[job[5]] // 8
+        size = min(SPAN, I - ahead) * _BITS[job[5]] // 8
         for p in range(P):
             for o in range(coming * p // P, coming * (p + 1) // P):
                 at = job[3] + ((above + o) * stride + ahead) * _BITS[job[5]] // 8
                 for line in range(0, size, 64):
-                    prefetch(at + line, False)
-            b = panels + 4 * WIDTH * (p * I + k)
-            for n in range(0, some * OUTPUTS, OUTPUTS):
-                _multiply(a + n * _STEP, b, terms, c + n * c_step + 4 * WIDTH * p, c_step, k)
+                    prefetch(at + line)
+            for i in range(0, terms, TERMS):
+                b, many = panels + 4 * WIDTH * (p * I + k + i), min(TERMS, terms - i)
+                for n in range(0, some * OUTPUTS, OUTPUTS):
+                    _multiply(a + n * _STEP + 4 * i, b, many, c + n * c_step + 4 * WIDTH * p, c_step, k + i)
     for p in range(P):
         if job[15]:
             for o in range(count):
@@ -192,7 +185,7 @@ def multiply(
     jobs,  # IN  (J, 16) panels, I, O, matrix, its scales, kind, numbers from row to row, whether stored [in, out],
     #            activation; address and step of y, of a gate (or 0) and of what is added (or 0); whether y is panels
     rows,  # IN  M
-    stored,  # scratch (workers, TILES * OUTPUTS, TERMS + spare)
+    stored,  # scratch (workers, TILES * OUTPUTS, SPAN + spare)
     sums,  # scratch (workers, TILES * OUTPUTS, M or more + spare)
     results,  # scratch (workers, WIDTH, TILES * OUTPUTS + spare)
 ):
@@ -257,7 +250,7 @@ def multiply_rows(products: Sequence[Product], results: Sequence[Array]) -> None
     panels, mixed, *sums = _room.take(
         (size // 4,),
         (workers, WIDTH, max(operand[-1] for operand in operands)),
-        (workers, TILES * OUTPUTS, TERMS + _SPARE),
+        (workers, TILES * OUTPUTS, SPAN + _SPARE),
         (workers, TILES * OUTPUTS, block + _SPARE),
         (workers, WIDTH, TILES * OUTPUTS + _SPARE),
     )
@@ -331,6 +324,7 @@ def _jobs(product: Product, y: Array | int, panels: int, block: int, kept: list[
         yield (
             panels, inputs, outputs if as_panels else min(step, outputs - begin),
             stored.ctypes.data + moved * _BITS[kind] // 8,
-            0 if scales is None else scales.ctypes.data + moved // GROUP * 2, kind, weight.shape[1], by_inputs, ACTIVATIONS.index(product.activation),
+            0 if scales is None else scales.ctypes.data + moved // GROUP * 2,
+            kind, weight.shape[1], by_inputs, ACTIVATIONS.index(product.activation),
             *(n for address, step in to for n in (address + 4 * begin if address else 0, step)), as_panels,
         )  # fmt: skip
