@@ -12,42 +12,9 @@ import numpy as np
 from numba import prange
 
 from ..._jit import jit, uncounted
-from ..._scalar import exp, expm1
-from ..._tile import largest, multiply, total
+from ..._tile import multiply
 from .mask import KEYS, hide, meets, shown
-
-ROWS = 64
-
-
-@jit
-def _adjust(s, p, j0, cap, slope, gate, gates):
-    """Cap the scores of a block of keys, lower them by distance, and by what was forgotten in between."""
-    number = s.dtype.type
-    if cap > 0:
-        two, most = number(2), number(40)
-        for j in range(s.size):
-            x = two * s[j] / cap
-            e = expm1(most if x > most else x)  # tanh(x / 2) = e / (e + 2), exact to the last digits near 0
-            s[j] = cap * (e / (e + two))
-    if slope != 0:
-        for j in range(s.size):
-            s[j] -= slope * number(abs(p - (j0 + j)))
-    if gates.size:
-        for j in range(s.size):
-            s[j] += number(gate - gates[j])
-
-
-@jit
-def _weigh(s, r, top, mass, factor):
-    """Turn a row's scores into weights; note its new maximum and sum, and the factor of what was summed before."""
-    number = s.dtype.type
-    highest = max(top[r], largest(s))
-    reference = number(0) if highest == -np.inf else highest
-    for j in range(s.size):
-        s[j] = exp(s[j] - reference)
-    factor[r] = exp(top[r] - reference)
-    mass[r] = factor[r] * mass[r] + total(s)
-    top[r] = highest
+from .scores import ROWS, adjust, weigh
 
 
 @jit
@@ -105,12 +72,17 @@ def attend_rows(tile, g, stored, q, keys, values, bias, mask, y, lse, room):
     limits, flags, table = mask
     G, K, wide, H, shared = keys.shape[1], keys.shape[2], values.shape[3], q.shape[1], tile[3]
     rows, first, last = tile[1] - tile[0] + 1, tile[2] + tile[0] // shared, tile[2] + tile[1] // shared
-    a, b, c = ROWS * K, ROWS * (K + KEYS), ROWS * (K + KEYS + wide)
+    a, b, c, d = ROWS * K, ROWS * (K + KEYS), ROWS * (K + KEYS + wide), ROWS * (K + KEYS + wide + 2)
     queries, scores, sums = room[:a], room[a:b], room[b:c]
-    top, mass, factor = room[c : c + ROWS], room[c + ROWS : c + 2 * ROWS], room[c + 2 * ROWS : c + 3 * ROWS]
+    top, mass, factor, highest = (
+        room[c : c + ROWS],
+        room[c + ROWS : d],
+        room[d : d + ROWS],
+        room[d + ROWS : d + 2 * ROWS],
+    )
     flat_keys, flat_values, flat_gates = keys.reshape(-1), values.reshape(-1), gates.reshape(-1)
     _begin(tile, rows, g, start, q, numbers[0], sinks, queries, top, mass, sums)
-    patterned = flags.size + table.size > 0
+    patterned, unbiased = flags.size + table.size > 0, slopes.size + gates.size == 0 and not numbers[1] > 0
     begin, end = 0, min(length, last + 1) if limits[0] else length
     if not patterned:
         begin, end = max(0, first - limits[1]) // KEYS, min(end, last + limits[2] + 1)
@@ -120,15 +92,18 @@ def attend_rows(tile, g, stored, q, keys, values, bias, mask, y, lse, room):
             continue
         count, place = min(KEYS, length - j0), (base + block) * G + g
         multiply(queries, 0, K, flat_keys, place * K * KEYS, KEYS, scores, 0, KEYS, rows, K, KEYS, None, 0)
-        for r in range(rows):
+        # Nothing is done to the scores of a block that all rows see whole.
+        seen = not patterned and count == KEYS and (not limits[0] or j0 + KEYS <= first + 1)
+        whole = seen and j0 >= last - limits[1] and j0 + KEYS <= first + limits[2] + 1 and unbiased
+        for r in range(0 if whole else rows):
             s, p, h = scores[r * KEYS : (r + 1) * KEYS], tile[2] + (tile[0] + r) // shared, (tile[0] + r) % shared
             h += g * shared
             line = ((base + block) * H + h) * KEYS
             slope = slopes[h] if slopes.size else s.dtype.type(0)
             gate = flat_gates[((base + p // KEYS) * H + h) * KEYS + p % KEYS] if flat_gates.size else 0.0
-            _adjust(s, p, j0, numbers[1], slope, gate, flat_gates[line : line + KEYS])
+            adjust(s, p, j0, numbers[1], slope, gate, flat_gates[line : line + KEYS])
             hide(s, p, j0, count, limits, patterned, flags, table[h if table.shape[0] > 1 else 0])
-            _weigh(s, r, top, mass, factor)
+        weigh(scores, rows, top, mass, factor, highest)
         v0 = place * KEYS * wide
         _sum_values(scores, rows, tile, j0, count, limits, patterned, flat_values, v0, wide, sums, factor)
     _end(tile, rows, g, start, wide, top, mass, sums, y, lse)
@@ -155,7 +130,7 @@ def attend(
     numbers,  # IN  scale, cap or 0
     y,  # OUT (M, H, V)
     lse,  # OUT (M, H) logarithm of the sum of exponentials
-    scratch,  # (workers, ROWS (K + KEYS + V, rounded up to 16, + 3))
+    scratch,  # (workers, ROWS (K + KEYS + V, rounded up to 16, + 4))
 ):
     """Attend for every tile and group; workers take turns, because later tiles see more keys."""
     workers, G = scratch.shape[0], keys.shape[1]
