@@ -12,8 +12,9 @@ import numpy as np
 
 from .._address import floats, integers, place
 from .._jit import inlined
-from ..kernels.softmax.cpu import ROWS, attend_rows
+from ..kernels.softmax.cpu import attend_rows
 from ..kernels.softmax.mask import KEYS
+from ..kernels.softmax.scores import ROWS
 from ..primitives.norm.cpu import divide_group_by_rms
 from . import opcodes
 from .places import Array, Place

@@ -19,6 +19,7 @@ from ..._jit import SMALL, threads
 from ..._shapes import work_windows
 from . import cpu
 from .mask import KEYS
+from .scores import ROWS
 from .state import ForgetState, KVState
 
 Array = npt.NDArray[Any]
@@ -120,7 +121,7 @@ def softmax(
         return y, lse, final
     costs = np.repeat(costs * (K + V), G)
     workers = 1 if costs.sum() <= SMALL else min(threads(), costs.size)
-    scratch = aligned((workers, cpu.ROWS * (K + KEYS + store.values.shape[3] + 16)), v.dtype)
+    scratch = aligned((workers, ROWS * (K + KEYS + store.values.shape[3] + 16)), v.dtype)
     none = np.empty(0, v.dtype)
     limits = np.array([causal, near, near, pattern.block, pattern.first], np.int64)
     numbers = np.array([scale, cap or 0], v.dtype)
@@ -152,14 +153,14 @@ def _tiles(
     A row is a query of one of the `shared` heads that read the same keys. With a pattern that is a rough bound.
     """
     rows = np.diff(offsets) * shared
-    count = -(-rows // cpu.ROWS)
+    count = -(-rows // ROWS)
     n = np.repeat(np.arange(rows.size), count)
-    first = (np.arange(n.size) - np.repeat(np.cumsum(count) - count, count)) * cpu.ROWS
-    last = np.minimum(first + cpu.ROWS, rows[n]) - 1
+    first = (np.arange(n.size) - np.repeat(np.cumsum(count) - count, count)) * ROWS
+    last = np.minimum(first + ROWS, rows[n]) - 1
     tiles = np.stack([n, first, last], axis=1)
     position = past[n] + last // max(shared, 1)
     reach = np.minimum(lengths[n], position + 1) if causal else lengths[n]
-    some = 2 * near + cpu.ROWS + 2 * KEYS
+    some = 2 * near + ROWS + 2 * KEYS
     if pattern.table.size:
         some += int(pattern.table.sum(axis=2, dtype=np.int64).max()) * pattern.block
     full = pattern.flags.any() if pattern.flags.size else False
