@@ -16,6 +16,7 @@ from wkvnp.checkpoints import open_checkpoint
 from wkvnp.checkpoints.naming import flatten
 from wkvnp.checkpoints.quantised_blocks import BLOCK_TYPES, dequantise, packed_size
 from wkvnp.errors import CheckpointError
+from wkvnp.models.architectures import module_of
 
 TOKENS = np.random.default_rng(5).integers(0, 96, 40)
 Arrays = dict[str, Any]
@@ -32,7 +33,7 @@ def model(architecture: str, n_layer: int = 5, n_embd: int = 64, head_size: int 
             array.flags.writeable = True
             array += rng.standard_normal(array.shape, np.float32) * np.float32(0.1)
             array.flags.writeable = False
-    return made
+    return wkvnp.Model(made.config, made.weights, module_of(architecture).network)  # which has copies of small ones
 
 
 def arrays_of(made: Any) -> Arrays:

@@ -73,16 +73,16 @@ def test_rwkv7() -> None:
 def test_data_dependent_mixture_of_rwkv6() -> None:
     from types import SimpleNamespace
 
-    from wkvnp.models.rwkv6 import mixtures
+    from wkvnp.models.rwkv6 import moved
 
     w1 = np.array([[0.1, -0.2, 0.3, 0.4, -0.5], [0.5, 0.4, -0.3, 0.2, 0.1]])
     w2 = np.array([[0.2, -0.1], [0.3, 0.4], [-0.5, 0.6], [0.7, -0.8], [0.9, 1]])[:, None]
     share = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6], [0.7, 0.8], [0.9, 1]])[:, None]
     att = SimpleNamespace(time_maa_w1=w1, time_maa_w2=w2)
     layer = SimpleNamespace(share_x=np.array([[[0.5, 0.25]]]), share=share)
-    m = mixtures(np.array([[1.0, -2.0]]), np.array([[0.5, 1.0]]), att, layer)  # type: ignore[arg-type]
+    m = moved(np.array([[1.0, -2.0]]), np.array([[0.5, 1.0]]), att, layer)  # type: ignore[arg-type]
     close(
-        m,
+        np.concatenate([mixture.computed() for mixture in m]),
         [
             [1.000052021, -1.249843937],
             [0.935750495, -1.486003959],

@@ -90,7 +90,7 @@ def test_a_kernel_from_a_factory_says_which_it_is() -> None:
 def test_every_kernel_of_the_package_can_be_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_fingerprint.Text, "edited", lambda *_: False)  # somebody may be at work
     found = []
-    for folder in ("kernels", "primitives", "tokenizers"):
+    for folder in _fingerprint._FOLDERS:
         package = importlib.import_module(f"wkvnp.{folder}")
         for module in pkgutil.walk_packages(package.__path__, f"wkvnp.{folder}."):
             if not module.name.endswith(".cuda"):

@@ -16,6 +16,7 @@ from torch_writer import weights_file
 import wkvnp
 from wkvnp.checkpoints import save_safetensors
 from wkvnp.checkpoints.naming import flatten
+from wkvnp.models.architectures import module_of
 
 TOKENS = np.random.default_rng(8).integers(0, 96, 40)
 VERSIONS = ("rwkv4", "rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv6", "rwkv7")
@@ -64,7 +65,7 @@ def make(architecture: str, dtype: str = "float32") -> wkvnp.Model:
             array.flags.writeable = True
             array += np.float32(0.1) * rng.standard_normal(array.shape, np.float32)
             array.flags.writeable = False
-    return model
+    return wkvnp.Model(model.config, model.weights, module_of(architecture).network)  # which has copies of small ones
 
 
 def logits_of(model: wkvnp.Model) -> np.ndarray:

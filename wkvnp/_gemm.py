@@ -30,8 +30,8 @@ _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _VECTOR = ir.VectorType(_F32, LANES)
 
 
-def _load(builder: Any, address: Any, number: Any = _VECTOR) -> Any:
-    return builder.load(builder.inttoptr(address, number.as_pointer()), align=4)
+def _load(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=4)
 
 
 def _store(builder: Any, what: Any, address: Any) -> None:
@@ -64,7 +64,7 @@ def tile(outputs: int, vectors: int, a_step: int) -> Any:
             with builder.if_else(builder.icmp_signed("!=", keep, _I64(0))) as (old, new):
                 with old:
                     for place, total in both:
-                        builder.store(_load(builder, place), total)
+                        builder.store(_load(builder, place, _VECTOR), total)
                 with new:
                     for _, total in both:
                         builder.store(ir.Constant(_VECTOR, [0.0] * LANES), total)
@@ -72,7 +72,7 @@ def tile(outputs: int, vectors: int, a_step: int) -> Any:
             nothing = ir.Constant(_VECTOR, ir.Undefined)
             with cgutils.for_range(builder, terms) as loop:
                 factors = [
-                    _load(builder, at)
+                    _load(builder, at, _VECTOR)
                     for at in _steps(
                         builder,
                         builder.add(b, builder.mul(loop.index, _I64(4 * LANES * vectors))),
@@ -101,7 +101,7 @@ def _transpose_block(typing, x, x_step, y, y_step):
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, x_step, y, y_step = arguments
-        rows = [_load(builder, place) for place in _steps(builder, x, x_step, LANES)]
+        rows = [_load(builder, place, _VECTOR) for place in _steps(builder, x, x_step, LANES)]
         half = LANES // 2
         orders = [[n for i in range(begin, begin + half) for n in (i, LANES + i)] for begin in (0, half)]
         masks = [ir.Constant(ir.VectorType(_I32, LANES), order) for order in orders]
