@@ -96,7 +96,7 @@ def tile(outputs: int, vectors: int, a_step: int) -> Any:
 
 
 @intrinsic
-def _transpose_block(typing, x, x_step, y, y_step):
+def transpose_block(typing, x, x_step, y, y_step):
     """Write 16 rows of 16 numbers as columns, in four rounds that shuffle the first half of the rows into the other."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -120,7 +120,7 @@ def transpose(x, x_step, rows, columns, y, y_step):
     whole_rows, whole_columns = rows // LANES * LANES, columns // LANES * LANES
     for r in range(0, whole_rows, LANES):
         for c in range(0, whole_columns, LANES):
-            _transpose_block(x + r * x_step + 4 * c, x_step, y + c * y_step + 4 * r, y_step)
+            transpose_block(x + r * x_step + 4 * c, x_step, y + c * y_step + 4 * r, y_step)
     for r in range(rows):
         row = floats(x + r * x_step, columns)
         for c in range(whole_columns if r < whole_rows else 0, columns):
