@@ -3,8 +3,9 @@
 Letters: M rows of activations, I inputs, O outputs, R rank.
 
 Few rows (decoding) are bound by reading the matrix: compiled loops widen it on the fly. Many rows (a prompt) are
-bound by arithmetic: loops that keep sums in registers widen some rows of a matrix at a time, 16-bit or quantised, and
-never the whole. BLAS does products in float64, and on macOS, where it has a matrix unit that compiled loops have not.
+bound by arithmetic: loops that keep sums in registers, or in the processor's matrix unit, widen some rows of a matrix
+at a time, 16-bit or quantised, and never the whole. BLAS does products in float64, and on macOS, where it has a matrix
+unit that compiled loops have not.
 """
 
 from __future__ import annotations

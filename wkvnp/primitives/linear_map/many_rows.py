@@ -1,6 +1,6 @@
 """Compiled products of many rows with stored matrices, which are widened a few rows at a time.
 
-This is what the loops are told; they stand in `vector_tiles`.
+This is what both ways to do it are told: `matrix_tiles` where the processor has a matrix unit, else `vector_tiles`.
 
 Letters: J products, M rows, I inputs, O outputs.
 """
@@ -11,18 +11,20 @@ import itertools
 import math
 import threading
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ... import _matrix_unit
 from ..._address import aligned
 from ..._dtypes import KINDS, dtype_name
 from ..._gemm import LANES
 from ..._jit import threads
 from ..._quantised import GROUP, Quantised
 from ..shift import Mixture
-from . import vector_tiles
+from . import matrix_tiles, vector_tiles
 from .activation import ACTIVATIONS
 from .product import Product
 from .tiles import BITS, SPARE
@@ -58,12 +60,17 @@ class _Room(threading.local):
 _room = _Room()
 
 
+def _way() -> ModuleType:
+    """Return the way to multiply on this processor."""
+    return matrix_tiles if _matrix_unit.available() else vector_tiles
+
+
 def multiply_rows(products: Sequence[Product], results: Sequence[Array]) -> None:
     """Compute products of the same number of float32 rows, each into an array (M, O) of its own.
 
     Products of products are computed in two launches; what is between them never leaves its panels.
     """
-    rows, workers, kept, way = results[0].shape[0], threads(), list[Array](), vector_tiles
+    rows, workers, kept, way = results[0].shape[0], threads(), list[Array](), _way()
     if rows == 0:
         return
     block = -(-rows // (-(-rows // BLOCK) * way.WIDTH)) * way.WIDTH
