@@ -12,21 +12,21 @@ import math
 import numpy as np
 from numba import prange
 
-from ..._jit import jit, uncounted
+from ..._jit import inlined, uncounted
 from ..._scalar import expm1
 
 NUMBERS = 64  # of a block; even, so that no pair is torn
 ONE, REST, ROOT = 0, 1, 2
 
 
-@jit
+@inlined
 def _real_loss(log_decay, loss):
     """Write exp(log_decay) - 1."""
     for c in range(log_decay.size):
         loss[c] = expm1(log_decay[c])
 
 
-@jit
+@inlined
 def _complex_loss(log_decay, loss):
     """Write exp(log_decay) - 1 of pairs, with sines of half the angle: exact where both parts are near 0."""
     for c in range(0, log_decay.size, 2):
@@ -36,7 +36,7 @@ def _complex_loss(log_decay, loss):
         loss[c + 1] = 2.0 * s * k * (1.0 + m)
 
 
-@jit
+@inlined
 def _real_token(loss, x, gain, h, y):
     """Move h by one token of a block of channels."""
     two = y.dtype.type(2)
@@ -53,7 +53,7 @@ def _real_token(loss, x, gain, h, y):
         y[c] = h[c]
 
 
-@jit
+@inlined
 def _complex_token(loss, x, h, y):
     """Move h by one token of a block of pairs."""
     for c in range(0, y.size, 2):
