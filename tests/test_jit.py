@@ -101,6 +101,26 @@ def test_every_kernel_of_the_package_can_be_kept_on_disk(monkeypatch: pytest.Mon
     assert [thing for thing in found if _fingerprint.fingerprint(thing.function) is None] == []
 
 
+def test_nothing_is_taken_for_granted_of_another_processor(program: Program) -> None:
+    text = """
+import numpy as np
+import wkvnp
+from wkvnp import _matrix_unit
+from wkvnp.primitives.linear_map import linear_map
+x = np.arange(40 * 16, dtype=np.float32).reshape(40, 16)
+halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(-1, 1)
+found = linear_map(np.ones((1, 1), np.float32), halves)[0]
+print(_matrix_unit.available(), np.array_equal(linear_map(x, x[:3]), x @ x[:3].T))
+print(np.array_equal(found, halves[:, 0].astype(np.float32), equal_nan=True))
+sizes = {"n_layer": 1, "n_embd": 64, "vocab_size": 16, "rng": 0}
+for dtype in ("float16", "int8", "int4"):
+    model = wkvnp.init("rwkv4", dtype=dtype, **sizes)
+    print(np.isfinite(model([1], model([2])[1])[0]).all())
+"""
+    done = program(text, NUMBA_CPU_NAME="generic")  # instructions that it does not know would end the process
+    assert done.stdout.split() == ["False", "True", "True", "True", "True", "True"], done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_forked_children_do_not_count_alike(program: Program) -> None:
     done = program(

@@ -7,7 +7,6 @@ Whoever tells keeps alive what stands there. Nothing here but `aligned` and `ask
 from __future__ import annotations
 
 import math
-import platform
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from ._jit import inlined
-
-_MACHINE = {"AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+from ._processor import MACHINE
 
 
 def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -149,7 +147,7 @@ def pause(typing):
     """Tell the processor that this thread waits for another."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if _MACHINE == "x86_64":
+        if MACHINE == "x86_64":
             hint = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
             )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -18,12 +17,13 @@ from numba.extending import intrinsic
 
 from ._address import floats
 from ._jit import inlined
+from ._processor import has
 
 LANES = 16
 """Numbers of a vector."""
 # Rows of the one matrix and vectors of the other: 28 sums, 2 vectors and a number in all lanes fill 32 registers of
 # 64 bytes; where a vector is two registers of 32 bytes, and there are 16 of them, 6 sums and what they need do.
-OUTPUTS, VECTORS = (14, 2) if llvmlite.binding.get_host_cpu_features().get("avx512f") else (6, 1)
+OUTPUTS, VECTORS = (14, 2) if has("avx512f") else (6, 1)
 WIDTH = LANES * VECTORS
 """Numbers of a row of a tile."""
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import itertools
 import os
 import sys
@@ -41,22 +42,20 @@ __all__ = [
 # Not "nnan" and "ninf": a running maximum starts at minus infinity, and NaN must stay visible.
 FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
 
+_OPTIONS = {"fastmath": FAST, "error_model": "numpy", "nogil": True}
+
 SMALL = 1 << 17
 """Elementary steps (a multiplication and an addition) that are over before another thread has woken."""
 
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile a function that other compiled functions call."""
-    return _dispatcher(function, parallel=False)
+    return _part(function, inline=False)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a function into those that call it.
-
-    Of what is not inlined there is a copy in the kernel, optimised with it, and one of its own; a process that has
-    compiled both runs the latter, one that has loaded the kernel from disk the former, and sums may differ in a bit.
-    """
-    return _dispatcher(function, parallel=False, inline=True)
+    """Compile a function into those that call it."""
+    return _part(function, inline=True)
 
 
 def interpreted() -> bool:
@@ -133,7 +132,8 @@ class Kernel:
         run(*arguments)
 
     def _compile(self, *, parallel: bool) -> Any:
-        dispatcher = _dispatcher(self.function, parallel=parallel, counted=self.counted)
+        options = _OPTIONS | {"parallel": parallel} | ({} if self.counted else {"_nrt": False})
+        dispatcher = _compiler().kernel(self.function, options)
         if hasattr(dispatcher, "_cache"):  # not with NUMBA_DISABLE_JIT=1, which leaves the Python function
             dispatcher._cache = KernelCache(self.function, f"{self.name} {parallel=} {sorted(FAST)}")
             dispatcher.compile = functools.partial(_compile_writable, dispatcher, dispatcher.compile)
@@ -211,11 +211,14 @@ def _compile_writable(dispatcher: Any, compile: Callable[..., Any], signature: t
     return entry
 
 
-def _dispatcher(function: Callable[..., Any], *, parallel: bool, inline: bool = False, counted: bool = True) -> Any:
-    options = {"fastmath": FAST, "error_model": "numpy", "nogil": True, "parallel": parallel, "forceinline": inline}
-    if not counted:
-        options["_nrt"] = False
-    return _numba().njit(**options)(function)
+def _part(function: Callable[..., Any], *, inline: bool) -> Any:
+    return _compiler().part(function, _OPTIONS | {"parallel": False, "forceinline": inline})
+
+
+def _compiler() -> Any:
+    """Return the module that compiles; it imports Numba."""
+    _numba()
+    return importlib.import_module("._compiler", __package__)
 
 
 @functools.cache

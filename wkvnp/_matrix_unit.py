@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import platform
 import sys
 from collections.abc import Iterable
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from ._processor import has
 
 TERMS = 32
 """Terms in a tile."""
@@ -44,10 +44,7 @@ _SHORT = ir.VectorType(_I16, 2 * _LANES)
 @functools.cache
 def available() -> bool:
     """Say whether this process may use the unit. Linux gives it to those who ask."""
-    features = llvmlite.binding.get_host_cpu_features()
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        return False
-    if not all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512bf16", "avx512bw")):
+    if sys.platform != "linux" or not has("amx-tile", "amx-bf16", "avx512bf16", "avx512bw"):
         return False
     return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ASK, _TILE_DATA) == 0)
 

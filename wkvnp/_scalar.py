@@ -21,6 +21,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from ._jit import FAST, jit
+from ._processor import HALVES
 
 _OPTIONS = {"fastmath": FAST, "error_model": "numpy"}
 _INT32 = ir.IntType(32)
@@ -102,12 +103,31 @@ def _from_bfloat16(context: Any, bits: Any) -> Any:
     return types.float32(bits), generate
 
 
+def widen_half(builder: Any, bits: Any) -> Any:
+    """Convert the 16 bits of one float16, or of the lanes of a vector."""
+
+    def of(number: Any, value: Any = None) -> Any:
+        lanes = getattr(bits.type, "count", None)
+        kind = number if lanes is None else ir.VectorType(number, lanes)
+        return kind if value is None else ir.Constant(kind, value if lanes is None else [value] * lanes)
+
+    if HALVES:
+        return builder.fpext(builder.bitcast(bits, of(ir.HalfType())), of(ir.FloatType()))
+    word = builder.zext(bits, of(_INT32))
+    number = builder.shl(builder.and_(word, of(_INT32, 0x7FFF)), of(_INT32, 13))  # 2**112 times too small
+    scaled = builder.fmul(builder.bitcast(number, of(ir.FloatType())), of(ir.FloatType(), 2.0**112))
+    endless = builder.icmp_unsigned("==", builder.and_(word, of(_INT32, 0x7C00)), of(_INT32, 0x7C00))
+    finite, other = builder.bitcast(scaled, of(_INT32)), builder.or_(number, of(_INT32, 0x7F800000))
+    sign = builder.shl(builder.and_(word, of(_INT32, 0x8000)), of(_INT32, 16))
+    return builder.bitcast(builder.or_(builder.select(endless, other, finite), sign), of(ir.FloatType()))
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def _from_half(context: Any, bits: Any) -> Any:
     """Convert the 16 bits of a float16; one instruction a vector where the CPU has it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+        return widen_half(builder, arguments[0])
 
     return types.float32(bits), generate
 

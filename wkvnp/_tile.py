@@ -13,7 +13,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -21,12 +20,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from ._jit import FAST
+from ._processor import has
 
 _OPTIONS = {"fastmath": FAST, "error_model": "numpy"}
 _ROWS = 4
 # Vectors beside each other in four rows: 16 sums and 4 factors fill 32 registers of 64 bytes; where a vector is two
 # registers of 32 bytes, and there are 16 of them, one vector is what fits.
-_WIDE = 4 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 1
+_WIDE = 4 if has("avx512f") else 1
 
 CHUNK = 64
 """How many numbers `largest` and `total` look at; widths that `multiply` is given are multiples of 16."""

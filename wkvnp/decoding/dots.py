@@ -12,21 +12,23 @@ import functools
 import itertools
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from .._processor import has
+from .._scalar import widen_half
 
 LANES = 16
 """Numbers of a vector; rows have a multiple of it."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Stored rows and rows of activations that meet at once: 4 x 3 pairs of sums and 7 factors fill 32 registers of 64
 # bytes; where a vector is two registers of 32 bytes, and there are 16 of them, one pair of sums and its factors do.
-WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+WIDE = has("avx512f")
 _CHAINS = 2
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-_F16, _F32 = ir.HalfType(), ir.FloatType()
+_F32 = ir.FloatType()
 _VECTOR = ir.VectorType(_F32, LANES)
 
 
@@ -39,7 +41,7 @@ def _widened(builder: Any, kind: str, address: Any) -> Any:
     if kind == "float32":
         return _load(builder, address, _F32, 4)
     if kind == "float16":
-        return builder.fpext(_load(builder, address, _F16, 2), _VECTOR)
+        return widen_half(builder, _load(builder, address, _I16, 2))
     wide = ir.VectorType(_I32, LANES)
     bits = builder.zext(_load(builder, address, _I16, 2), wide)
     return builder.bitcast(builder.shl(bits, ir.Constant(wide, [16] * LANES)), _VECTOR)

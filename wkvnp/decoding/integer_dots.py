@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -25,6 +24,7 @@ from numba.extending import intrinsic
 
 from .._address import floats, place, small_integers, whole_numbers
 from .._jit import inlined
+from .._processor import has
 from .._quantised import GROUP
 from .dots import LANES, multiply_add, store_sums
 
@@ -32,10 +32,9 @@ INTEGERS = {"int8": 0, "int4": 1}
 _CHAINS, _BYTES = 2, 64
 _I8, _I16, _I32, _I64, _F32 = (*(ir.IntType(bits) for bits in (8, 16, 32, 64)), ir.FloatType())
 _SUMS = ir.VectorType(_I32, LANES)
-_FEATURES = llvmlite.binding.get_host_cpu_features()
 INSTRUCTIONS = [
-    *(["avx512vnni"] if _FEATURES.get("avx512vnni") and _FEATURES.get("avx512bw") else []),
-    *(["avxvnni"] if _FEATURES.get("avxvnni") else []),
+    *(["avx512vnni"] if has("avx512vnni", "avx512bw") else []),
+    *(["avxvnni"] if has("avxvnni") else []),
     "any",
 ]
 """Ways to multiply bytes that this machine has, best first."""
