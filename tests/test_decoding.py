@@ -131,6 +131,23 @@ def test_a_state_is_a_value(kind: str, tmp_path: Path) -> None:
     assert (after.batch, after.nbytes, after.dtype) == (1, copies[0].nbytes, np.float32)
 
 
+def test_memory_is_used_again_only_when_nobody_holds_an_array_of_it() -> None:
+    model = make("rwkv7")
+    _, state = model(TOKENS[:3, :1])
+    held = state.layers[1].wkv[1]
+    expected = held.copy()
+    places = set()
+    for t in range(1, 6):
+        _, state = model(TOKENS[:3, t : t + 1], state)
+        assert isinstance(state, DecodedState)
+        places.add(state.memory.address)
+    np.testing.assert_array_equal(held, expected)
+    assert len(places) == 2, "one that is read and one that is written, in turns"
+    many, _ = model(RNG.integers(0, 59, (9, 1)))
+    assert np.isfinite(many).all()
+    np.testing.assert_array_equal(held, expected)
+
+
 def test_what_one_sequence_overflows_stays_its_own() -> None:
     model = make("rwkv7")
     _, state = model(TOKENS[:3, :1])

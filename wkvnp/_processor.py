@@ -9,7 +9,7 @@ from numba import config
 
 
 def has(*features: str) -> bool:
-    """Say whether there are such instructions, by LLVM's names, and Numba was not told to compile for another machine."""
+    """Say whether there are such instructions, by LLVM's names, and Numba was not told of another machine."""
     if config.CPU_NAME or config.CPU_FEATURES:  # NUMBA_CPU_NAME and NUMBA_CPU_FEATURES
         return False
     found = llvmlite.binding.get_host_cpu_features()

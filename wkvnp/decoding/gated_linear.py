@@ -18,7 +18,7 @@ from ..kernels.linear.cpu import token
 from ..primitives.norm.cpu import standardize_group
 from . import opcodes
 from .places import Array, Pair, Place, padded_rows
-from .product import multiply_run, stored_bytes
+from .product import TOGETHER, multiply_run, stored_bytes
 
 if TYPE_CHECKING:
     from .program import Program
@@ -66,19 +66,28 @@ def gated_linear_heads(
     vectors = program.vector(np.concatenate([np.ravel(vector) for vector in (log_decay, u, *norm)]))
     gate = (g.code, g.step) if g is not None else (0, 0)
     fields = [A, A // heads, *places, *gate, vectors, *low, state[0].code, state[1].code]
-    program.add(opcodes.GATED_LINEAR, heads, fields, eps, scratch=4 * A // heads, each_row=True)
+    program.add(opcodes.GATED_LINEAR, heads, fields, eps, scratch=(TOGETHER + 3) * A // heads, each_row=True)
 
 
 @inlined
-def heads(step, number, first, stop, private, slots, scratch):
-    """Do some heads, row by row."""
-    count = step[2] // step[3]
-    for item in range(first, stop):
-        _head(step, number, item % count, item // count, private, slots, scratch)
+def heads(step, number, first, stop, rows, private, slots, scratch):
+    """Do some heads, counted row by row for the first head, then for the next."""
+    N = step[3]
+    room = scratch + 4 * TOGETHER * N
+    while first < stop:
+        head, m = first // rows, first % rows
+        many = min(stop - first, rows - m, TOGETHER)
+        if step[17]:
+            size, hidden = step[18] * stored_bytes(step[19]), place(step[15], private, slots) + m * step[16]
+            factor = step[17] + head * N * size
+            multiply_run(step[19], factor, size, N, hidden, step[16], step[18], many, scratch, 4 * N)
+        for n in range(many):
+            _head(step, number, head, m + n, private, slots, scratch + 4 * n * N, room)
+        first += many
 
 
 @inlined
-def _head(step, number, head, m, private, slots, scratch):
+def _head(step, number, head, m, private, slots, moved, room):
     A, N = step[2], step[3]
     own, vectors = head * N, step[14] + 4 * head * N
     decay, u = floats(vectors, N), floats(vectors + 4 * A, N)
@@ -87,12 +96,9 @@ def _head(step, number, head, m, private, slots, scratch):
     k = floats(place(step[6], private, slots) + m * step[7] + 4 * own, N)
     v = floats(place(step[8], private, slots) + m * step[9] + 4 * own, N)
     out = floats(place(step[10], private, slots) + m * step[11] + 4 * own, N)
-    log_decay, loss = floats(scratch, N), floats(scratch + 4 * N, N)
-    p, y = floats(scratch + 8 * N, N), floats(scratch + 12 * N, N)
+    log_decay, loss = floats(moved, N), floats(room, N)
+    p, y = floats(room + 4 * N, N), floats(room + 8 * N, N)
     if step[17]:
-        size = step[18] * stored_bytes(step[19])
-        hidden = place(step[15], private, slots) + m * step[16]
-        multiply_run(step[19], step[17] + own * size, size, N, hidden, 0, step[18], 1, scratch, 0)
         for i in range(N):
             log_decay[i] = -exp(decay[i] + log_decay[i])
     else:

@@ -9,7 +9,7 @@ from .._jit import inlined
 from .._quantised import GROUP
 from .dots import WIDE
 from .integer_dots import INSTRUCTIONS, INTEGERS, integer_dots
-from .product import products
+from .product import ask_for_next, products
 
 
 def integer_product(instruction: str = INSTRUCTIONS[0]) -> Any:
@@ -39,6 +39,7 @@ def integer_product(instruction: str = INSTRUCTIONS[0]) -> Any:
     def four(kind, w, w_step, s, s_step, x, x_step, terms, rows, y, o_step, y_step):
         m = 0
         while m + many <= rows:
+            ask_for_next(w, w_step, terms if kind == 0 else terms // 2, m, many, rows)
             four_by_some(kind, w, w_step, s, s_step, x + m * x_step, x_step, terms, y + m * y_step, o_step, y_step)
             m += many
         while m < rows:

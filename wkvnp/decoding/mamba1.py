@@ -15,7 +15,7 @@ from .._scalar import softplus
 from ..kernels.selective.cpu import CHANNELS, gate, real_row
 from . import opcodes
 from .places import Array, Pair, Place, padded_rows
-from .product import multiply_run, stored_bytes
+from .product import TOGETHER, multiply_run, stored_bytes
 
 if TYPE_CHECKING:
     from .program import Program
@@ -56,31 +56,33 @@ def selective_blocks(
         E, N, *places, KINDS[dtype_name(factor.dtype)], program.constant(factor), factor.shape[1],
         program.vector(dt[1]), program.vector(A.T), program.vector(D), state[0].code, state[1].code,
     ]  # fmt: skip
-    program.add(opcodes.MAMBA1, -(-E // CHANNELS), fields, scratch=CHANNELS)
+    program.add(opcodes.MAMBA1, -(-E // CHANNELS), fields, scratch=CHANNELS * TOGETHER)
 
 
 @inlined
 def blocks(step, first, stop, rows, private, slots, scratch):
     """Do some blocks of channels, for every row."""
+    E, kind, terms, low_step = step[2], step[16], step[18], step[9]
+    size = terms * stored_bytes(kind)
     for block in range(first, stop):
-        for m in range(rows):
-            _block(step, block, m, private, slots, scratch)
+        i = block * CHANNELS
+        n = min(CHANNELS, E - i)
+        for m in range(0, rows, TOGETHER):
+            low, many = place(step[8], private, slots) + m * low_step, min(TOGETHER, rows - m)
+            multiply_run(kind, step[17] + i * size, size, n, low, low_step, terms, many, scratch, 4 * CHANNELS)
+            for j in range(many):
+                _block(step, i, n, m + j, private, slots, scratch + 4 * j * CHANNELS)
 
 
 @inlined
-def _block(step, block, m, private, slots, scratch):
-    E, N, kind, terms = step[2], step[3], step[16], step[18]
-    i = block * CHANNELS
-    n = min(CHANNELS, E - i)
+def _block(step, i, n, m, private, slots, moved):
+    E, N = step[2], step[3]
     x = floats(place(step[4], private, slots) + m * step[5] + 4 * i, n)
     z = floats(place(step[6], private, slots) + m * step[7] + 4 * i, n)
-    low = place(step[8], private, slots) + m * step[9]
     B = floats(place(step[10], private, slots) + m * step[11], N)
     C = floats(place(step[12], private, slots) + m * step[13], N)
     y = floats(place(step[14], private, slots) + m * step[15] + 4 * i, n)
-    bias, D, dt = floats(step[19] + 4 * i, n), floats(step[21] + 4 * i, n), floats(scratch, n)
-    size = terms * stored_bytes(kind)
-    multiply_run(kind, step[17] + i * size, size, n, low, 0, terms, 1, scratch, 0)
+    bias, D, dt = floats(step[19] + 4 * i, n), floats(step[21] + 4 * i, n), floats(moved, n)
     for c in range(n):
         dt[c] = softplus(dt[c] + bias[c])
         y[c] = D[c] * x[c]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._address import floats, place
+from .._address import floats, place, prefetch
 from .._jit import inlined
 from ..primitives.linear_map.activation import activate
 from .dots import BYTES, WIDE, dots
 
 STORE, ADD, ADD_GATED = range(3)
+TOGETHER = 16
+"""Rows that meet a small factor together, where what stands between the large products multiplies with one."""
 CHUNK = 32
 """Outputs of a quarter that are finished together: enough for whole vectors, little enough for the nearest cache."""
 
@@ -46,10 +48,20 @@ def stored_bytes(kind):
 
 
 @inlined
+def ask_for_next(weight, apart, size, m, many, rows):
+    """Ask for a part of the four stored rows behind these, while these are met by `many` rows of M from m on."""
+    if rows > 2 * many:  # with few rows memory is read all the time, as the processor foresees
+        for line in range(size * m // rows // 64 * 64, size * (m + many) // rows // 64 * 64, 64):
+            for q in range(4):
+                prefetch(weight + q * apart + size + line)
+
+
+@inlined
 def multiply(kind, weight, apart, x, x_step, terms, rows, y, o_step, y_step):
     """Set y (M, 4) to the products of four stored rows, `apart` bytes apart."""
-    m = 0
+    m, size = 0, terms * stored_bytes(kind)
     while m + _ROWS <= rows:
+        ask_for_next(weight, apart, size, m, _ROWS, rows)
         _four_by_some(kind, weight, apart, x + m * x_step, x_step, terms, y + m * y_step, o_step, y_step)
         m += _ROWS
     while m < rows:

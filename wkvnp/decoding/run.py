@@ -108,10 +108,10 @@ def _do_of(middle: int, quantised: bool) -> Any:
                 rwkv4_blocks(step, first, stop, rows, private, slots)
         if has_gated_linear:
             if opcode == GATED_LINEAR:
-                gated_linear_heads(step, number, first, stop, private, slots, scratch)
+                gated_linear_heads(step, number, first, stop, rows, private, slots, scratch)
         if has_rwkv7:
             if opcode == RWKV7:
-                rwkv7_heads(step, number, first, stop, private, slots, scratch)
+                rwkv7_heads(step, number, first, stop, rows, private, slots, scratch)
         if has_mamba1:
             if opcode == MAMBA1:
                 mamba1_blocks(step, first, stop, rows, private, slots, scratch)

@@ -22,7 +22,7 @@ from ..kernels.delta.cpu import dplr_token
 from ..primitives.norm.cpu import standardize_group
 from . import opcodes
 from .places import Array, Pair, Place, padded_rows
-from .product import multiply_run, stored_bytes
+from .product import TOGETHER, multiply_run, stored_bytes
 
 if TYPE_CHECKING:
     from .program import Program
@@ -70,43 +70,47 @@ def rwkv7_heads(
         program.vector(vectors), state[0].code, state[1].code,
         *((v_first.code, v_first.step) if v_first and not none else (0, 0)), y.code, y.step,
     ]  # fmt: skip
-    program.add(opcodes.RWKV7, heads, fields, eps, scratch=14 * N, each_row=True)
+    program.add(opcodes.RWKV7, heads, fields, eps, scratch=(4 * TOGETHER + 10) * N, each_row=True)
 
 
 @inlined
-def heads(step, number, first, stop, private, slots, scratch):
-    """Do some heads, row by row."""
-    count = step[2] // step[3]
-    for item in range(first, stop):
-        _head(step, number, item % count, item // count, private, slots, scratch)
+def heads(step, number, first, stop, rows, private, slots, scratch):
+    """Do some heads, counted row by row for the first head, then for the next."""
+    N = step[3]
+    size = 4 * TOGETHER * N
+    while first < stop:
+        head, m = first // rows, first % rows
+        many = min(stop - first, rows - m, TOGETHER)
+        for which in range(4 if step[30] != 0 else 3):
+            _up(step, which, private, slots, head * N, N, m, many, scratch + which * size)
+        for n in range(many):
+            _head(step, number, head, m + n, private, slots, scratch + 4 * n * N, size, scratch + 4 * size)
+        first += many
 
 
 @inlined
-def _up(step, which, private, slots, own, N, m, y):
-    """Set y (N,) to what a pair of factors makes of row m, for the channels of a head."""
-    kind, factor, rank = step[18], step[19 + which], step[23 + which]
+def _up(step, which, private, slots, own, N, m, many, y):
+    """Set y (many, N) to what a pair of factors makes of rows from m on, for the channels of a head."""
+    kind, factor, rank, hidden_step = step[18], step[19 + which], step[23 + which], step[11 + 2 * which]
     size = rank * stored_bytes(kind)
-    hidden = place(step[10 + 2 * which], private, slots) + m * step[11 + 2 * which]
-    multiply_run(kind, factor + own * size, size, N, hidden, 0, rank, 1, y, 0)
+    hidden = place(step[10 + 2 * which], private, slots) + m * hidden_step
+    multiply_run(kind, factor + own * size, size, N, hidden, hidden_step, rank, many, y, 4 * N)
 
 
 @inlined
-def _head(step, number, head, m, private, slots, scratch):
+def _head(step, number, head, m, private, slots, ups, apart, room):
     A, N, residual = step[2], step[3], step[30] != 0
     own, vectors = head * N, step[27] + 4 * head * N
-    for which in range(4 if residual else 3):
-        _up(step, which, private, slots, own, N, m, scratch + 4 * which * N)
     w, a, g, nu = (
-        floats(scratch, N),
-        floats(scratch + 4 * N, N),
-        floats(scratch + 8 * N, N),
-        floats(scratch + 12 * N, N),
+        floats(ups, N),
+        floats(ups + apart, N),
+        floats(ups + 2 * apart, N),
+        floats(ups + 3 * apart, N),
     )
     r = floats(place(step[4], private, slots) + m * step[5] + 4 * own, N)
     k = floats(place(step[6], private, slots) + m * step[7] + 4 * own, N)
     v = floats(place(step[8], private, slots) + m * step[9] + 4 * own, N)
     first = floats(place(step[30], private, slots) + m * step[31] + 4 * own, N) if residual else v
-    room = scratch + 16 * N
     at = 4 * (m * A + own) * N
     before = floats(slots[step[28]] + at, N * N)
     after = floats(slots[step[29]] + at, N * N)

@@ -27,12 +27,22 @@ _LINE = 64
 
 
 class _Memory:
-    """Bytes from the beginning of a cache line on, and where that is."""
+    """Bytes from the beginning of a cache line on, for NumPy, and where that is.
 
-    def __init__(self, size: int) -> None:
-        room = np.empty(size + _LINE, np.uint8)
-        begin = -_address(room) % _LINE
-        self.bytes, self.address = room[begin : begin + size], _address(room) + begin
+    Memory that the system gives is empty page by page: filling that of many states took as long as a layer. So when the
+    last array of this memory is gone, the next state gets it; one piece at most is kept for that.
+    """
+
+    def __init__(self, size: int, kept: list[Array]) -> None:
+        self._kept = kept
+        room = kept.pop() if kept else np.empty(0, np.uint8)
+        if not size <= room.size - _LINE <= 2 * size:
+            room = np.empty(size + _LINE, np.uint8)
+        self._room, self.address = room, _address(room) + -_address(room) % _LINE
+        self.__array_interface__ = {"data": (self.address, False), "shape": (size,), "typestr": "|u1", "version": 3}
+
+    def __del__(self) -> None:
+        self._kept[:] = [self._room]
 
 
 class DecodedState(State):
@@ -86,6 +96,7 @@ class Decoder:
         program.embed(tokens, embed.table, embed.norm, x)
         self._leaves: list[list[tuple[tuple[int, ...], np.dtype[Any], int]]] = []  # of a layer: shape, dtype, place
         self._growing: list[tuple[int, Growing]] = []
+        self._kept: list[Array] = []
         self._bytes, carry = 0, None  # of a state's fixed part, for one sequence
         # Of every slot: in which array of a call it lies, and how many bytes from its beginning for each sequence. The
         # arrays are the state before and after, the tokens, the logits, and what layers that grow have given.
@@ -115,7 +126,7 @@ class Decoder:
             memory, growing = state.memory, state.growing
         else:
             memory, growing = self._packed(state, B), dict(enumerate(state.layers))
-        logits, final = np.empty((B, self._vocabulary), np.float32), _Memory(B * self._bytes)
+        logits, final = np.empty((B, self._vocabulary), np.float32), _Memory(B * self._bytes, self._kept)
         arrays, grown, offsets = [np.ascontiguousarray(tokens), logits], {}, np.arange(B + 1)
         for n, layer in self._growing:
             grown[n], more = layer.advance(growing[n], offsets)
@@ -127,11 +138,11 @@ class Decoder:
 
     def layers_of(self, memory: _Memory, batch: int, growing: _Growing) -> tuple[Any, ...]:
         """Return the states of all layers, as views of the memory that holds what does not grow."""
-        layers = []
+        layers, everything = [], np.asarray(memory)
         for n, layer in enumerate(self._layers):
             if isinstance(layer, Fixed):
                 arrays = [
-                    np.ndarray((batch, *shape), dtype, memory.bytes.data, batch * place)
+                    np.ndarray((batch, *shape), dtype, everything, batch * place)
                     for shape, dtype, place in self._leaves[n]
                 ]
                 layers.append(layer.state_of(arrays))
@@ -141,11 +152,12 @@ class Decoder:
 
     def _packed(self, state: State, batch: int) -> _Memory:
         """Return the arrays of fixed size of any state behind each other."""
-        memory = _Memory(batch * self._bytes)
+        memory = _Memory(batch * self._bytes, self._kept)
+        everything = np.asarray(memory)
         for layer, leaves, known in zip(self._layers, self._leaves, state.layers, strict=True):
             if isinstance(layer, Fixed):
                 for (shape, dtype, place), array in zip(leaves, layer.arrays(known), strict=True):
-                    np.ndarray((batch, *shape), dtype, memory.bytes.data, batch * place)[...] = array
+                    np.ndarray((batch, *shape), dtype, everything, batch * place)[...] = array
         return memory
 
 
