@@ -15,6 +15,7 @@ from wkvnp._dtypes import narrow, widen
 from wkvnp._jit import SMALL
 from wkvnp._tree import leaves
 from wkvnp.decoding import Program, Unsuitable, program
+from wkvnp.decoding.product import TOGETHER
 from wkvnp.models.decoder import MOST, DecodedState
 from wkvnp.primitives.linear_map.activation import ACTIVATIONS
 
@@ -72,14 +73,20 @@ def test_answers_as_the_layers_do(kind: str, dtype: str) -> None:
             assert distance(mine.parts().k, theirs.parts().k) < 1e-5, name
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_sequence_has_the_same_bits_alone_and_in_any_batch(kind: str) -> None:
-    model = make(kind)
-    _, state = layer_by_layer(model)(TOKENS[:, :20])
-    for batch in (1, 3, 4, 5):
-        together, after = model(TOKENS[:batch, 20:21], state[:batch])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(kind, "float32") for kind in KINDS]
+    + [("rwkv7", "bfloat16"), ("transformer", "bfloat16"), ("rwkv7", "float16"), ("rwkv7", "int8"), ("rwkv7", "int4")],
+)
+def test_a_sequence_has_the_same_bits_alone_and_in_any_batch(kind: str, dtype: str) -> None:
+    model = make(kind, dtype=dtype, n_embd=96)  # three vectors of 32, of 16-bit numbers, or groups
+    tokens = RNG.integers(0, 59, (34, 6))
+    _, state = layer_by_layer(model)(tokens[:, :5])
+    expected = [model(tokens[n, 5:], state[n]) for n in range(len(tokens))]
+    for batch in (2, 3, 4, 7, 2 * TOGETHER + 2):
+        together, after = model(tokens[:batch, 5:], state[:batch])
         for n in range(batch):
-            alone, single = model(TOKENS[n, 20:21], state[n])
+            alone, single = expected[n]
             np.testing.assert_array_equal(together[n], alone)
             one, many = (dict(leaves(part.layers)) for part in (single, after[n]))
             for name, leaf in one.items():
@@ -192,10 +199,11 @@ def test_python_threads_share_a_model() -> None:
             np.testing.assert_array_equal(logits, expected[n])
 
 
+@pytest.mark.parametrize("rows", [7, 20])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("outputs", [1, 3, 4, 70, 331])
-def test_products(dtype: str, outputs: int) -> None:
-    rows, inputs = 7, 80
+def test_products(dtype: str, outputs: int, rows: int) -> None:
+    inputs = 80
     weight = narrow(RNG.standard_normal((outputs, inputs)).astype(np.float32), dtype)
     x = RNG.standard_normal((rows, inputs)).astype(np.float32)
     bias, gate, old = (
@@ -210,7 +218,7 @@ def test_products(dtype: str, outputs: int) -> None:
         "relu_squared": np.maximum(exact, 0) ** 2,
     }
     assert set(activated) == set(ACTIVATIONS)
-    p = Program(8)
+    p = Program(24)
     source, multiplier = p.slot(inputs), p.slot(outputs)
     results, expected = [], []
     p.phase()

@@ -173,6 +173,50 @@ def test_kernels_run_without_the_compiler(program: Program) -> None:
     assert done.stdout.split() == ["0", "1", "4", "0", "1", "4", "function"], done.stderr
 
 
+def test_a_kernel_is_assembled_once_with_all_that_it_calls(program: Program) -> None:
+    done = program(
+        """
+        import numpy as np
+        from numba import prange
+        from numba.core import codegen
+        from wkvnp._jit import inlined, jit, kernel, set_threads
+
+        assembled, assemble = [], codegen.JITCodeLibrary._finalize_specific
+
+        def counted(library):
+            if library.name != "nrt":  # Numba's own, once a process
+                assembled.append(library.name)
+            assemble(library)
+
+        codegen.JITCodeLibrary._finalize_specific = counted
+
+        @jit
+        def square(x):
+            return x * x
+
+        @inlined
+        def next_square(x):
+            return square(x + 1)
+
+        @kernel
+        def squares(x, y):
+            for i in prange(x.size):
+                y[i] = next_square(x[i])
+
+        set_threads(2)
+        x, y = np.arange(3.0), np.zeros(3)
+        squares(x, y)
+        print(*y.astype(int), *assembled)
+        y[:] = 0
+        squares.serial(x, y)
+        print(*y.astype(int), *assembled[1:])
+        print(square(3), next_square(3))  # Python calls Python
+        """,
+        WKVNP_CACHE="0",
+    )
+    assert done.stdout.splitlines() == ["1 4 9 squares", "1 4 9 squares", "9 16"], done.stderr
+
+
 def test_small_work_stays_on_the_calling_thread() -> None:
     def fill(y):  # type: ignore[no-untyped-def]
         for i in range(y.size):

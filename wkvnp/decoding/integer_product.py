@@ -9,7 +9,7 @@ from .._jit import inlined
 from .._quantised import GROUP
 from .dots import WIDE
 from .integer_dots import INSTRUCTIONS, INTEGERS, integer_dots
-from .product import ask_for_next, products
+from .product import ask_for, products, share_of
 
 
 def integer_product(instruction: str = INSTRUCTIONS[0]) -> Any:
@@ -37,11 +37,12 @@ def integer_product(instruction: str = INSTRUCTIONS[0]) -> Any:
 
     @inlined
     def four(kind, w, w_step, s, s_step, x, x_step, terms, rows, y, o_step, y_step):
-        m = 0
+        m, ahead = 0, terms if kind == 0 else terms // 2
+        share = share_of(ahead, many, rows)
         while m + many <= rows:
-            ask_for_next(w, w_step, terms if kind == 0 else terms // 2, m, many, rows)
+            ask_for(w, w_step, ahead, ahead + share)
             four_by_some(kind, w, w_step, s, s_step, x + m * x_step, x_step, terms, y + m * y_step, o_step, y_step)
-            m += many
+            m, ahead = m + many, ahead + share
         while m < rows:
             four_by_one(kind, w, w_step, s, s_step, x + m * x_step, 0, terms, y + m * y_step, o_step, 0)
             m += 1

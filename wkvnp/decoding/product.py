@@ -48,22 +48,30 @@ def stored_bytes(kind):
 
 
 @inlined
-def ask_for_next(weight, apart, size, m, many, rows):
-    """Ask for a part of the four stored rows behind these, while these are met by `many` rows of M from m on."""
-    if rows > 2 * many:  # with few rows memory is read all the time, as the processor foresees
-        for line in range(size * m // rows // 64 * 64, size * (m + many) // rows // 64 * 64, 64):
-            for q in range(4):
-                prefetch(weight + q * apart + size + line)
+def share_of(size, many, rows):
+    """Return how many bytes of the rows to come to ask for whenever `many` of M rows meet those that are here."""
+    tiles = rows // many
+    # With few rows memory is read all the time, as the processor foresees.
+    return (size // tiles + 63) // 64 * 64 if tiles > 2 else 0
+
+
+@inlined
+def ask_for(weight, apart, begin, stop):
+    """Ask for bytes of four stored rows."""
+    for line in range(begin, stop, 64):
+        for q in range(4):
+            prefetch(weight + q * apart + line)
 
 
 @inlined
 def multiply(kind, weight, apart, x, x_step, terms, rows, y, o_step, y_step):
-    """Set y (M, 4) to the products of four stored rows, `apart` bytes apart."""
-    m, size = 0, terms * stored_bytes(kind)
+    """Set y (M, 4) to the products of four stored rows, `apart` bytes apart, and ask for those behind them."""
+    m, ahead = 0, terms * stored_bytes(kind)
+    share = share_of(ahead, _ROWS, rows)
     while m + _ROWS <= rows:
-        ask_for_next(weight, apart, size, m, _ROWS, rows)
+        ask_for(weight, apart, ahead, ahead + share)
         _four_by_some(kind, weight, apart, x + m * x_step, x_step, terms, y + m * y_step, o_step, y_step)
-        m += _ROWS
+        m, ahead = m + _ROWS, ahead + share
     while m < rows:
         _four_by_one(kind, weight, apart, x + m * x_step, 0, terms, y + m * y_step, o_step, 0)
         m += 1
