@@ -34,6 +34,7 @@ from architectures import OPTIONS
 from suite.calibration import read_gigabytes_per_second
 
 import wkvnp
+from wkvnp._dtypes import dtype_name
 from wkvnp.models import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,7 +96,7 @@ def losses(path: Path, formats: list[str], tokens: np.ndarray) -> list[dict[str,
             "architecture": model.config.architecture,
             "format": name,
             "bytes": model.nbytes,
-            "rounded": sum(a.size for a in tensors(model).values() if a.dtype == name) / model.n_parameters,
+            "rounded": sum(a.size for a in tensors(model).values() if dtype_name(a.dtype) == name) / model.n_parameters,
             "bits_per_byte": -prompt[at].mean(),
             "bits_per_byte_token_by_token": -decoded[at].mean(),
             "same_most_likely": (decoded.argmax(axis=1) == exact.argmax(axis=1)).mean(),
