@@ -107,8 +107,8 @@ def _describe(value: Any, parts: list[str], seen: dict[int, int]) -> None:
     elif isinstance(value, FunctionType) and value.__code__.co_filename in FILES:
         seen[id(value)] = len(seen)
         _describe_function(value, parts, seen)
-    elif isinstance(value, np.ufunc) and getattr(np, value.__name__, None) is value:
-        parts.append(f"numpy {value.__name__}")  # before NumPy 2.2 it does not say where it is from
+    elif isinstance(value, np.ufunc) and getattr(np, str(getattr(value, "__name__", "")), None) is value:
+        parts.append(f"numpy {value!r}")  # before NumPy 2.2 it does not say where it is from
     elif root in ("numba", "numpy", "math", "builtins"):
         parts.append(f"{root} {getattr(value, '__qualname__', value)}")  # its version is in the stamp
     else:
