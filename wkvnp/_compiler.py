@@ -1,8 +1,8 @@
 """How kernels are made machine code of: once each, with all that they call.
 
 Numba makes machine code of every function that another one calls, and then once more of both together; the body of a
-``prange`` it optimises and assembles four times. Of a kernel that is made of many small functions, four fifths of the
-time went into code that nobody ran. Here functions that kernels call are typed and translated, and then wait; so do
+``prange`` it optimises and assembles four times. Of a kernel that is made of many small functions, most of the time
+went into code that nobody ran. Here functions that kernels call are typed and translated, and then wait; so do
 the wrappers that Numba puts around the body of a loop. Only the kernel is optimised and assembled.
 """
 
