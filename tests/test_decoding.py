@@ -15,7 +15,8 @@ from wkvnp._dtypes import narrow, widen
 from wkvnp._jit import SMALL
 from wkvnp._tree import leaves
 from wkvnp.decoding import Program, Unsuitable, program
-from wkvnp.decoding.product import TOGETHER
+from wkvnp.decoding.many_dots import PIECE
+from wkvnp.decoding.product import MANY, TOGETHER
 from wkvnp.models.decoder import MOST, DecodedState
 from wkvnp.primitives.linear_map.activation import ACTIVATIONS
 
@@ -83,7 +84,7 @@ def test_a_sequence_has_the_same_bits_alone_and_in_any_batch(kind: str, dtype: s
     tokens = RNG.integers(0, 59, (34, 6))
     _, state = layer_by_layer(model)(tokens[:, :5])
     expected = [model(tokens[n, 5:], state[n]) for n in range(len(tokens))]
-    for batch in (2, 3, 4, 7, 2 * TOGETHER + 2):
+    for batch in (2, 3, 4, 7, MANY, 2 * TOGETHER + 2):
         together, after = model(tokens[:batch, 5:], state[:batch])
         for n in range(batch):
             alone, single = expected[n]
@@ -233,6 +234,27 @@ def test_products(dtype: str, outputs: int, rows: int) -> None:
     p.run(rows, np.array([0, *(array.ctypes.data for array in arrays)]))
     for found, want in zip(arrays[2:], expected, strict=True):
         assert distance(found, want) < 3e-6
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_long_row_met_piece_by_piece_has_the_bits_of_one_met_at_once(dtype: str) -> None:
+    inputs, outputs, rows = 2 * PIECE + 32, 47, MANY + 1
+    weight = narrow(RNG.standard_normal((outputs, inputs)).astype(np.float32), dtype)
+    x = RNG.standard_normal((rows, inputs)).astype(np.float32)
+    p = Program(rows)
+    source, result = p.slot(inputs), p.slot(outputs)
+    p.phase()
+    p.product(source, weight, result)
+    p.finish()
+
+    def run(x: np.ndarray) -> np.ndarray:
+        y = np.empty((len(x), outputs), np.float32)
+        p.run(len(x), np.array([0, x.ctypes.data, y.ctypes.data]))
+        return y
+
+    together = run(x)
+    assert distance(together, x.astype(np.float64) @ widen(weight).astype(np.float64).T) < 3e-6
+    np.testing.assert_array_equal(together, np.concatenate([run(row[None].copy()) for row in x]))
 
 
 def test_an_own_place_must_be_whole_vectors() -> None:

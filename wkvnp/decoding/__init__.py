@@ -1,7 +1,8 @@
 """One token of every sequence at the speed of memory: a model as a list of steps, done in one launch.
 
-`program` makes the list, `run` goes through it, `product` and `dots` read the matrices, `rows` holds the small steps
-that every worker does for itself, and the files named after mechanisms what stands between the large products.
+`program` makes the list, `run` goes through it, `product`, `dots` and `many_dots` read the matrices, `rows` holds the
+small steps that every worker does for itself, and the files named after mechanisms what stands between the large
+products.
 """
 
 from .attention import attention_groups

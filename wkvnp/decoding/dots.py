@@ -32,25 +32,26 @@ _F32 = ir.FloatType()
 _VECTOR = ir.VectorType(_F32, LANES)
 
 
-def _load(builder: Any, address: Any, number: Any, align: int) -> Any:
+def load(builder: Any, address: Any, number: Any, align: int) -> Any:
+    """Return 16 numbers of a type."""
     return builder.load(builder.inttoptr(address, ir.VectorType(number, LANES).as_pointer()), align=align)
 
 
-def _widened(builder: Any, kind: str, address: Any) -> Any:
+def widened(builder: Any, kind: str, address: Any) -> Any:
     """Return 16 stored numbers as float32."""
     if kind == "float32":
-        return _load(builder, address, _F32, 4)
+        return load(builder, address, _F32, 4)
     if kind == "float16":
-        return widen_half(builder, _load(builder, address, _I16, 2))
+        return widen_half(builder, load(builder, address, _I16, 2))
     wide = ir.VectorType(_I32, LANES)
-    bits = builder.zext(_load(builder, address, _I16, 2), wide)
+    bits = builder.zext(load(builder, address, _I16, 2), wide)
     return builder.bitcast(builder.shl(bits, ir.Constant(wide, [16] * LANES)), _VECTOR)
 
 
 def _widened_pairs(builder: Any, address: Any) -> list[Any]:
     """Return the 16 even and the 16 odd ones of 32 bfloat16 numbers: two cheap operations on one load."""
     wide = ir.VectorType(_I32, LANES)
-    both = _load(builder, address, _I32, 2)
+    both = load(builder, address, _I32, 2)
     even, odd = (
         builder.shl(both, ir.Constant(wide, [16] * LANES)),
         builder.and_(both, ir.Constant(wide, [-65536] * LANES)),
@@ -58,7 +59,7 @@ def _widened_pairs(builder: Any, address: Any) -> list[Any]:
     return [builder.bitcast(even, _VECTOR), builder.bitcast(odd, _VECTOR)]
 
 
-def _even_and_odd(builder: Any, first: Any, second: Any) -> list[Any]:
+def even_and_odd(builder: Any, first: Any, second: Any) -> list[Any]:
     """Return the even and the odd ones of 32 numbers in two vectors."""
     masks = ([*range(begin, 2 * LANES, 2)] for begin in (0, 1))
     return [builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_I32, LANES), mask)) for mask in masks]
@@ -115,17 +116,17 @@ def dots(outputs: int, rows: int, kind: str) -> Any:
             def add(first: Any, chains: int) -> None:
                 at = [builder.add(first, _I64(c * LANES)) for c in range(chains)]
                 stored, active = builder.mul(first, _I64(BYTES[kind])), [builder.mul(a, _I64(4)) for a in at]
-                factors = [[_load(builder, builder.add(row, a), _F32, 4) for a in active] for row in x_rows]
+                factors = [[load(builder, builder.add(row, a), _F32, 4) for a in active] for row in x_rows]
                 together = kind == "bfloat16" and chains == 2
                 if together:
-                    factors = [_even_and_odd(builder, *pair) for pair in factors]
+                    factors = [even_and_odd(builder, *pair) for pair in factors]
                 for o, row in enumerate(w_rows):
                     place = builder.add(row, stored)
                     if together:
                         numbers = _widened_pairs(builder, place)
                     else:
                         next_one = [builder.add(place, _I64(c * LANES * BYTES[kind])) for c in range(chains)]
-                        numbers = [_widened(builder, kind, one) for one in next_one]
+                        numbers = [widened(builder, kind, one) for one in next_one]
                     for r, c in itertools.product(range(rows), range(chains)):
                         total = builder.load(sums[o, r, c])
                         builder.store(builder.call(fma, [numbers[c], factors[r][c], total]), sums[o, r, c])

@@ -7,9 +7,10 @@ from typing import Any
 
 from .._jit import inlined
 from .._quantised import GROUP
+from .ahead import ask_for, share_of
 from .dots import WIDE
 from .integer_dots import INSTRUCTIONS, INTEGERS, integer_dots
-from .product import ask_for, products, share_of
+from .product import products
 
 
 def integer_product(instruction: str = INSTRUCTIONS[0]) -> Any:
@@ -38,7 +39,7 @@ def integer_product(instruction: str = INSTRUCTIONS[0]) -> Any:
     @inlined
     def four(kind, w, w_step, s, s_step, x, x_step, terms, rows, y, o_step, y_step):
         m, ahead = 0, terms if kind == 0 else terms // 2
-        share = share_of(ahead, many, rows)
+        share = share_of(ahead, rows // many)
         while m + many <= rows:
             ask_for(w, w_step, ahead, ahead + share)
             four_by_some(kind, w, w_step, s, s_step, x + m * x_step, x_step, terms, y + m * y_step, o_step, y_step)

@@ -1,4 +1,5 @@
 # mypy: allow-untyped-defs
+# ruff: noqa: SIM102  an `if` on a constant must stand alone to be left out
 """Some outputs of a stored matrix: dot products, then what is done to each of them.
 
 Letters: M rows of activations, I terms, O outputs.
@@ -8,14 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._address import floats, place, prefetch
+from .._address import floats, place
 from .._jit import inlined
 from ..primitives.linear_map.activation import activate
-from .dots import BYTES, WIDE, dots
+from .ahead import ask_for, share_of
+from .dots import BYTES, LANES, WIDE, dots
+from .many_dots import many_dots
 
 STORE, ADD, ADD_GATED = range(3)
 TOGETHER = 16
 """Rows that meet a small factor together, where what stands between the large products multiplies with one."""
+MANY = 12
+"""Rows of activations from which on stored numbers of 16 bits are widened once, not for every three rows."""
 CHUNK = 32
 """Outputs of a quarter that are finished together: enough for whole vectors, little enough for the nearest cache."""
 
@@ -48,26 +53,10 @@ def stored_bytes(kind):
 
 
 @inlined
-def share_of(size, many, rows):
-    """Return how many bytes of the rows to come to ask for whenever `many` of M rows meet those that are here."""
-    tiles = rows // many
-    # With few rows memory is read all the time, as the processor foresees.
-    return (size // tiles + 63) // 64 * 64 if tiles > 2 else 0
-
-
-@inlined
-def ask_for(weight, apart, begin, stop):
-    """Ask for bytes of four stored rows."""
-    for line in range(begin, stop, 64):
-        for q in range(4):
-            prefetch(weight + q * apart + line)
-
-
-@inlined
 def multiply(kind, weight, apart, x, x_step, terms, rows, y, o_step, y_step):
     """Set y (M, 4) to the products of four stored rows, `apart` bytes apart, and ask for those behind them."""
     m, ahead = 0, terms * stored_bytes(kind)
-    share = share_of(ahead, _ROWS, rows)
+    share = share_of(ahead, rows // _ROWS)
     while m + _ROWS <= rows:
         ask_for(weight, apart, ahead, ahead + share)
         _four_by_some(kind, weight, apart, x + m * x_step, x_step, terms, y + m * y_step, o_step, y_step)
@@ -110,8 +99,13 @@ def _finish(found, bias, activation, mode, gate, y):
             out[i] += g[i] * found[i]
 
 
-def products(four: Any, one: Any, row_bytes: Any) -> Any:
-    """Return the step that computes outputs, given what multiplies four stored rows and one, and how long a row is."""
+def products(four: Any, one: Any, row_bytes: Any, *, two: Any = None, two_pay: Any = None) -> Any:
+    """Return the step that computes outputs, given what multiplies stored rows, and how long a row is.
+
+    `four` takes one row of each quarter of the matrix, `one` those that are left at the end. Where there is a `two`
+    and it pays, it takes two rows of each quarter.
+    """
+    has_two = two is not None
 
     @inlined
     def product(step, first, stop, rows, private, slots, scratch):
@@ -127,9 +121,16 @@ def products(four: Any, one: Any, row_bytes: Any) -> Any:
         bias, gate, scales = step[11], place(step[14], private, slots) if mode == 2 else 0, step[16]
         (size, scale), quarter = row_bytes(kind, terms), outputs // 4
         begin, end = first * each, min(quarter, stop * each)
+        room = scratch + 16 * CHUNK * rows
         while begin < end:
-            n = min(CHUNK, end - begin)
-            for o in range(n):
+            n, done = min(CHUNK, end - begin), 0
+            if has_two:
+                if two_pay(kind, terms, rows):
+                    while done < n - 1:
+                        w, found = weight + (begin + done) * size, scratch + 4 * done
+                        two(kind, w, quarter * size, x, x_step, terms, rows, found, 4 * CHUNK, 16 * CHUNK, room)
+                        done += 2
+            for o in range(done, n):
                 w, s, found = weight + (begin + o) * size, scales + (begin + o) * scale, scratch + 4 * o
                 four(kind, w, quarter * size, s, quarter * scale, x, x_step, terms, rows, found, 4 * CHUNK, 16 * CHUNK)
             for m in range(rows):
@@ -152,6 +153,11 @@ def products(four: Any, one: Any, row_bytes: Any) -> Any:
 
 
 @inlined
+def _two_pay(kind, terms, rows):
+    return kind != 0 and rows >= MANY and terms % (2 * LANES) == 0
+
+
+@inlined
 def _row_bytes(kind, terms):
     return terms * stored_bytes(kind), 0
 
@@ -166,4 +172,4 @@ def _one(kind, w, s, x, x_step, terms, rows, y, y_step):
     multiply_run(kind, w, 0, 1, x, x_step, terms, rows, y, y_step)
 
 
-product = products(_four, _one, _row_bytes)
+product = products(_four, _one, _row_bytes, two=many_dots if WIDE else None, two_pay=_two_pay)

@@ -19,6 +19,7 @@ from ..primitives.linear_map.activation import ACTIVATIONS
 from . import opcodes, run
 from .dots import LANES
 from .integer_dots import INTEGERS, bytes_of_activations
+from .many_dots import room
 from .places import Array, Pair, Place, Unsuitable, padded, padded_rows, zeros
 from .product import ADD, ADD_GATED, CHUNK, STORE
 
@@ -49,7 +50,7 @@ class Program:
         self._phases: list[list[int]] = []
         self._bytes: list[int] = []
         self._kept: list[Array] = []
-        self._own, self._used, self._scratch, self.slots, self._terms = 0, 0, 4 * CHUNK * rows, 1, 0
+        self._own, self._used, self._scratch, self.slots, self._terms = 0, 0, 4 * CHUNK * rows + room(rows), 1, 0
         self._shared: dict[tuple[str, int], Place] = {}
         self._quantised: dict[tuple[Place, str], Place] = {}
         self._workers = 0
