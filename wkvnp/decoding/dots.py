@@ -72,26 +72,41 @@ def multiply_add(builder: Any) -> Any:
     )
 
 
-def lanes_sum(builder: Any, vector: Any) -> Any:
-    """Add the lanes up, half and half; as fused multiply-adds, because plain additions might be reordered."""
-    fma, lanes, one = multiply_add(builder), LANES, ir.Constant(_VECTOR, [1.0] * LANES)
+def _halves_sum(builder: Any, first: Any, second: Any, lanes: int) -> Any:
+    """Add half and half of every `2 lanes` lanes of two vectors; the second's results follow those of the first.
+
+    As fused multiply-adds, because plain additions might be reordered.
+    """
+    low = [n for n in range(2 * LANES) if n // lanes % 2 == 0]
+    masks = (ir.Constant(ir.VectorType(_I32, LANES), [n + more for n in low]) for more in (0, lanes))
+    a, b = (builder.shuffle_vector(first, second, mask) for mask in masks)
+    return builder.call(multiply_add(builder), [a, ir.Constant(_VECTOR, [1.0] * LANES), b])
+
+
+def lanes_sums(builder: Any, vectors: list[Any]) -> Any:
+    """Add the lanes of some vectors up, half and half, and return the results in the first lanes of one vector.
+
+    Vectors are as many as a power of two. What is added to what does not depend on how many there are.
+    """
+    lanes = LANES
     while lanes > 1:
         lanes //= 2
-        order = [*range(lanes, 2 * lanes), *range(2 * lanes, LANES), *range(lanes)]
-        mask = ir.Constant(ir.VectorType(_I32, LANES), order)
-        moved = builder.shuffle_vector(vector, ir.Constant(_VECTOR, ir.Undefined), mask)
-        vector = builder.call(fma, [vector, one, moved])
-    return builder.extract_element(vector, _I32(0))
+        first, second = (vectors[::2], vectors[1::2]) if len(vectors) > 1 else (vectors, vectors)
+        vectors = [_halves_sum(builder, a, b, lanes) for a, b in zip(first, second, strict=True)]
+    return vectors[0]
 
 
 def store_sums(builder: Any, sums: dict[tuple[int, int, int], Any], y: Any, o_step: Any, y_step: Any) -> None:
     """Add up the chains (output, row, chain) and their lanes, and store each result in its place."""
     fma, one = multiply_add(builder), ir.Constant(_VECTOR, [1.0] * LANES)
-    for o, r in sorted({(o, r) for o, r, _ in sums}):
-        first, second = (builder.load(sums[o, r, c]) for c in range(_CHAINS))
-        to = builder.add(y, builder.add(builder.mul(o_step, _I64(o)), builder.mul(y_step, _I64(r))))
-        result = lanes_sum(builder, builder.call(fma, [first, one, second]))
-        builder.store(result, builder.inttoptr(to, _F32.as_pointer()), align=4)
+    outputs, rows = ({key[n] for key in sums} for n in (0, 1))
+    for r in sorted(rows):
+        chains = [[builder.load(sums[o, r, c]) for c in range(_CHAINS)] for o in sorted(outputs)]
+        found = lanes_sums(builder, [builder.call(fma, [first, one, second]) for first, second in chains])
+        for o in sorted(outputs):
+            to = builder.add(y, builder.add(builder.mul(o_step, _I64(o)), builder.mul(y_step, _I64(r))))
+            result = builder.extract_element(found, _I32(o))
+            builder.store(result, builder.inttoptr(to, _F32.as_pointer()), align=4)
 
 
 @functools.cache

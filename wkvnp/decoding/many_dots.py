@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from .._jit import inlined
 from .ahead import ask_for, share_of
-from .dots import BYTES, LANES, even_and_odd, load, multiply_add, widened
+from .dots import BYTES, LANES, even_and_odd, lanes_sums, load, multiply_add, widened
 
 EIGHT, ROWS = 8, 3
 PIECE = 1024
@@ -34,15 +34,6 @@ _VECTOR = ir.VectorType(_F32, LANES)
 def room(rows: int) -> int:
     """Return how many float32 numbers `many_dots` needs room for."""
     return (EIGHT * _APART + -(-rows // ROWS) * _SUMS) // 4
-
-
-def _halves(builder: Any, first: Any, second: Any, lanes: int) -> Any:
-    """Add half and half of every `2 lanes` lanes of two vectors; the second's results follow those of the first."""
-    width = first.type.count
-    low = [n for n in range(2 * width) if n // lanes % 2 == 0]
-    masks = (ir.Constant(ir.VectorType(_I32, width), [n + more for n in low]) for more in (0, lanes))
-    a, b = (builder.shuffle_vector(first, second, mask) for mask in masks)
-    return builder.call(multiply_add(builder), [a, ir.Constant(_VECTOR, [1.0] * LANES), b])
 
 
 @intrinsic
@@ -102,11 +93,7 @@ def _finish(typing, sums, paired, y, o_step, y_step):
                 even, odd = even_and_odd(builder, first, second)
                 first, second = builder.select(turned, even, first), builder.select(turned, odd, second)
                 vectors.append(builder.call(fma, [first, one, second]))
-            lanes = LANES
-            while lanes > 2:
-                lanes //= 2
-                vectors = [_halves(builder, a, b, lanes) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
-            found = _halves(builder, vectors[0], vectors[0], 1)
+            found = lanes_sums(builder, vectors)
             place = builder.add(y, builder.mul(y_step, loop.index))
             two = ir.VectorType(_F32, 2)
             for q in range(4):

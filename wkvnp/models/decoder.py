@@ -34,11 +34,10 @@ class _Memory:
     """
 
     def __init__(self, size: int, kept: list[Array]) -> None:
-        self._kept = kept
-        room = kept.pop() if kept else np.empty(0, np.uint8)
-        if not size <= room.size - _LINE <= 2 * size:
-            room = np.empty(size + _LINE, np.uint8)
-        self._room, self.address = room, _address(room) + -_address(room) % _LINE
+        self._kept, self._room = kept, kept.pop() if kept else np.empty(0, np.uint8)
+        if not size <= self._room.size - _LINE <= 2 * size:
+            self._room = np.empty(size + _LINE, np.uint8)
+        self.address = _address(self._room) + -_address(self._room) % _LINE
         self.__array_interface__ = {"data": (self.address, False), "shape": (size,), "typestr": "|u1", "version": 3}
 
     def __del__(self) -> None:
