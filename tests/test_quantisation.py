@@ -99,6 +99,28 @@ def test_half_bytes() -> None:
     assert (len(some), repr(some)) == (2, "<int4 matrix (2, 64)>")
 
 
+@both
+def test_rows_come_out_of_blocks_as_they_went_in(dtype: str) -> None:
+    whole, codes = matrix(70, 96, dtype)
+    given = codes if dtype == "int8" else packed(codes)
+    np.testing.assert_array_equal(whole.codes, given)
+    for rows in (
+        slice(0, 16),
+        slice(16, 40),
+        slice(32, None),
+        slice(64, 70),
+        slice(3, 35),
+        slice(48, 48),
+        slice(9, 60, 7),
+    ):
+        some = whole[rows]
+        assert some.shape == (len(given[rows]), 96) and some.nbytes == given[rows].nbytes + whole.scales[rows].nbytes
+        np.testing.assert_array_equal(some.codes, given[rows])
+        np.testing.assert_array_equal(some.scales, whole.scales[rows])
+        np.testing.assert_array_equal(some.widened(), whole.widened()[rows])
+    assert whole.blocks.ctypes.data % 64 == 0
+
+
 # Products.
 
 

@@ -1,16 +1,13 @@
 # mypy: allow-untyped-defs
 """Memory by its address, and counters that threads share, for loops that are told where things stand.
 
-Whoever tells keeps alive what stands there. Nothing here but `aligned` and `ask` has a meaning outside compiled code.
+Whoever tells keeps alive what stands there. Nothing here but `ask` has a meaning outside compiled code.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
@@ -18,14 +15,6 @@ from numba.extending import intrinsic, overload
 
 from ._jit import inlined
 from ._processor import MACHINE
-
-
-def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return uninitialised memory that begins on a cache line, so that no vector straddles two."""
-    dtype = np.dtype(dtype)
-    memory = np.empty(math.prod(shape) + 64 // dtype.itemsize, dtype)
-    begin = -memory.ctypes.data % 64 // dtype.itemsize
-    return memory[begin : begin + math.prod(shape)].reshape(shape)
 
 
 def _pointer_to(number: Any) -> Any:

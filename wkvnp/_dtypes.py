@@ -8,6 +8,7 @@ bfloat16 as ``uint16`` and float16 as ``int16`` (`compiled_view`), because Numba
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,11 @@ def compiled_view(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if name == "bfloat16":
         return array.view(np.uint16)
     return array.view(np.int16) if name == "float16" else array
+
+
+def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return uninitialised memory that begins on a cache line, so that no vector straddles two."""
+    dtype = np.dtype(dtype)
+    memory = np.empty(math.prod(shape) + 64 // dtype.itemsize, dtype)
+    begin = -memory.ctypes.data % 64 // dtype.itemsize
+    return memory[begin : begin + math.prod(shape)].reshape(shape)

@@ -4,22 +4,29 @@ A weight is its code times the scale of its group, exactly so in float32. Scales
 float32, so that no group is too small or too large for them, and their rounding is made good by the codes, which are
 chosen after it.
 
-Letters: O outputs, I inputs, a multiple of 32.
+In memory 16 outputs stand side by side, as the lanes of a vector: of each group first four codes of every output, then
+the next four. So the products of a group with its activations add up within lanes, and one output is one lane.
+
+Letters: O outputs, I inputs, a multiple of 32; B blocks of 16 outputs, G groups of a row.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._dtypes import dtype_name, widen
+from ._dtypes import aligned, dtype_name, widen
 
 Array = npt.NDArray[Any]
 
 GROUP = 32
 """Weights that share a scale."""
+BESIDE = 16
+"""Outputs that stand side by side."""
+_SIGNS = np.uint32(0x80808080)
 QUANTISED = ("int8", "int4")
 LARGEST = 2.0**120
 """A scale may have this size, so that no weight is infinite."""
@@ -42,6 +49,9 @@ class Quantised:
         ``"int8"`` or ``"int4"``.
     shape : tuple of int
         (O, I).
+    blocks : ndarray (B, G, 8 or 4, 16), uint32
+        Four bytes of each of 16 outputs; bytes of int8 are codes plus 128. Outputs that are not there are 0.
+    block_scales : ndarray (B, G, 16), bfloat16
 
     Examples
     --------
@@ -53,7 +63,7 @@ class Quantised:
            [  0. ,   2. ,   4. ]], dtype=float32))
     """
 
-    __slots__ = ("codes", "dtype", "scales", "shape")
+    __slots__ = ("block_scales", "blocks", "dtype", "shape")
     ndim = 2
 
     def __init__(self, codes: Array, scales: Array) -> None:
@@ -61,7 +71,22 @@ class Quantised:
         self.shape = (codes.shape[0], codes.shape[1] * (1 if self.dtype == "int8" else 2))
         assert codes.dtype in (np.int8, np.uint8) and dtype_name(scales.dtype) == "bfloat16"
         assert scales.shape == (self.shape[0], self.shape[1] // GROUP) and self.shape[1] % GROUP == 0
-        self.codes, self.scales = codes, scales
+        words = np.ascontiguousarray(codes).view(np.uint32)
+        self.blocks = _side_by_side(words.reshape(*scales.shape, -1))
+        self.block_scales = _side_by_side(scales)
+        if self.dtype == "int8":
+            self.blocks ^= _SIGNS
+
+    @property
+    def codes(self) -> Array:
+        """The codes as they were given."""
+        words = self.blocks ^ _SIGNS if self.dtype == "int8" else self.blocks
+        return _in_rows(words, len(self)).view(np.int8 if self.dtype == "int8" else np.uint8)
+
+    @property
+    def scales(self) -> Array:
+        """The scales as they were given."""
+        return _in_rows(self.block_scales, len(self))
 
     def __repr__(self) -> str:
         return f"<{self.dtype} matrix {self.shape}>"
@@ -70,8 +95,15 @@ class Quantised:
         return int(self.shape[0])
 
     def __getitem__(self, rows: slice) -> Quantised:
-        """Return some of the rows."""
-        return Quantised(self.codes[rows], self.scales[rows])
+        """Return some of the rows, as a view if they begin with a block."""
+        begin, stop, step = rows.indices(len(self))
+        if begin % BESIDE or step != 1:
+            return Quantised(self.codes[rows], self.scales[rows])
+        some = object.__new__(Quantised)
+        blocks = slice(begin // BESIDE, -(-stop // BESIDE))
+        some.dtype, some.shape = self.dtype, (max(0, stop - begin), self.shape[1])
+        some.blocks, some.block_scales = self.blocks[blocks], self.block_scales[blocks]
+        return some
 
     @property
     def size(self) -> int:
@@ -80,8 +112,8 @@ class Quantised:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes and scales."""
-        return self.codes.nbytes + self.scales.nbytes
+        """Bytes of codes and scales, without those that fill the last block."""
+        return self.size // (1 if self.dtype == "int8" else 2) + self.size // GROUP * 2
 
     def whole_numbers(self) -> Array:
         """Return the codes (O, I) as int8."""
@@ -96,6 +128,22 @@ class Quantised:
         codes = self.whole_numbers().reshape(*self.scales.shape, GROUP)
         wide: Array = codes.astype(np.float32) * widen(self.scales)[..., None]
         return wide.reshape(self.shape)
+
+
+def _side_by_side(rows: Array) -> Array:
+    """Return rows (O, ...) as blocks (B, ..., 16), with zeros where the last one has none."""
+    (O, *shape), whole = rows.shape, len(rows) // BESIDE
+    blocks = aligned((-(-O // BESIDE), *shape, BESIDE), rows.dtype)
+    blocks[:whole] = np.moveaxis(rows[: whole * BESIDE].reshape(whole, BESIDE, *shape), 1, -1)
+    blocks[whole:] = np.zeros((), rows.dtype)
+    blocks[whole:, ..., : O % BESIDE] = np.moveaxis(rows[whole * BESIDE :], 0, -1)
+    return blocks
+
+
+def _in_rows(blocks: Array, outputs: int) -> Array:
+    """Return blocks (B, ..., 16) as rows (O, ...), flat but for the outputs."""
+    rows = np.ascontiguousarray(np.moveaxis(blocks, -1, 1))
+    return rows.reshape(len(blocks) * BESIDE, math.prod(blocks.shape[1:-1]))[:outputs]
 
 
 def packed(codes: Array) -> Array:

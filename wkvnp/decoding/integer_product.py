@@ -6,18 +6,21 @@ from __future__ import annotations
 from typing import Any
 
 from .._jit import inlined
-from .._quantised import GROUP
+from .._quantised import BESIDE, GROUP
 from .ahead import ask_for, share_of
 from .dots import WIDE
-from .integer_dots import INSTRUCTIONS, INTEGERS, integer_dots
+from .integer_dots import BYTES, INSTRUCTIONS, INTEGERS, integer_dots
 from .product import products
+
+MANY = 8 if WIDE else 2
+"""Rows of activations that meet a block at once: each has a vector of sums, and a block's group is eight more."""
 
 
 def integer_product(instruction: str = INSTRUCTIONS[0]) -> Any:
     """Return the step that computes outputs of a quantised matrix with a kind of instructions."""
 
-    def tile(outputs: int, rows: int) -> Any:
-        int8, int4 = (integer_dots(outputs, rows, kind, instruction) for kind in INTEGERS)
+    def tile(blocks: int, rows: int) -> Any:
+        int8, int4 = (integer_dots(blocks, rows, kind, instruction) for kind in INTEGERS)
 
         @inlined
         def of_kind(kind, w, w_step, s, s_step, x, x_step, terms, y, o_step, y_step):
@@ -28,22 +31,25 @@ def integer_product(instruction: str = INSTRUCTIONS[0]) -> Any:
 
         return of_kind
 
-    many = 2 if WIDE else 1
-    one_by_one, four_by_one = tile(1, 1), tile(4, 1)
-    four_by_some = tile(4, many) if many > 1 else four_by_one
+    one_by_one, four_by_one, one_by_many = tile(1, 1), tile(4, 1), tile(1, MANY)
 
     @inlined
-    def row_bytes(kind, terms):
-        return terms if kind == 0 else terms // 2, 2 * (terms // GROUP)
+    def block_bytes(kind, terms):
+        return terms // GROUP * (BYTES[0] if kind == 0 else BYTES[1]), terms // GROUP * 2 * BESIDE
 
     @inlined
     def four(kind, w, w_step, s, s_step, x, x_step, terms, rows, y, o_step, y_step):
-        m, ahead = 0, terms if kind == 0 else terms // 2
-        share = share_of(ahead, rows // many)
-        while m + many <= rows:
-            ask_for(w, w_step, ahead, ahead + share)
-            four_by_some(kind, w, w_step, s, s_step, x + m * x_step, x_step, terms, y + m * y_step, o_step, y_step)
-            m, ahead = m + many, ahead + share
+        m, (ahead, _) = 0, block_bytes(kind, terms)
+        share = share_of(ahead, rows // MANY * 4)
+        while m + MANY <= rows:
+            for q in range(4):
+                block, scales = w + q * w_step, s + q * s_step
+                ask_for(w, w_step, ahead, ahead + share)
+                one_by_many(
+                    kind, block, 0, scales, 0, x + m * x_step, x_step, terms, y + q * o_step + m * y_step, 0, y_step
+                )
+                ahead += share
+            m += MANY
         while m < rows:
             four_by_one(kind, w, w_step, s, s_step, x + m * x_step, 0, terms, y + m * y_step, o_step, 0)
             m += 1
@@ -53,4 +59,4 @@ def integer_product(instruction: str = INSTRUCTIONS[0]) -> Any:
         for m in range(rows):
             one_by_one(kind, w, 0, s, 0, x + m * x_step, 0, terms, y + m * y_step, 0, 0)
 
-    return products(four, one, row_bytes)
+    return products(four, one, block_bytes, unit=BESIDE)

@@ -99,19 +99,19 @@ def _finish(found, bias, activation, mode, gate, y):
             out[i] += g[i] * found[i]
 
 
-def products(four: Any, one: Any, row_bytes: Any, *, two: Any = None, two_pay: Any = None) -> Any:
-    """Return the step that computes outputs, given what multiplies stored rows, and how long a row is.
+def products(four: Any, one: Any, unit_bytes: Any, *, unit: int = 1, two: Any = None, two_pay: Any = None) -> Any:
+    """Return the step that computes outputs, given what multiplies units of some stored rows, and how large these are.
 
-    `four` takes one row of each quarter of the matrix, `one` those that are left at the end. Where there is a `two`
-    and it pays, it takes two rows of each quarter.
+    `four` takes one unit of each quarter of the matrix, `one` those that are left at the end. Where there is a `two`
+    and it pays, it takes two units of each quarter.
     """
-    has_two = two is not None
+    has_two, chunk = two is not None, CHUNK // unit
 
     @inlined
     def product(step, first, stop, rows, private, slots, scratch):
-        """Compute the outputs of the blocks from `first` to `stop`: some of each quarter of the matrix, or the rest.
+        """Compute the outputs of the blocks from `first` to `stop`: units of each quarter of the matrix, or the rest.
 
-        Four streams keep the memory busier than one. Fields: kind, W, activations and their step, I, O, outputs of a
+        Four streams keep the memory busier than one. Fields: kind, W, activations and their step, I, O, units of a
         quarter in a block, result and its step, bias, activation, mode, gate and its step, scales of W or 0. Steps go
         from row to row, in bytes.
         """
@@ -119,11 +119,11 @@ def products(four: Any, one: Any, row_bytes: Any, *, two: Any = None, two_pay: A
         activation, mode, gate_step = step[12], step[13], step[15]
         weight, x, y = place(step[3], private, slots), place(step[4], private, slots), place(step[9], private, slots)
         bias, gate, scales = step[11], place(step[14], private, slots) if mode == 2 else 0, step[16]
-        (size, scale), quarter = row_bytes(kind, terms), outputs // 4
+        (size, scale), quarter = unit_bytes(kind, terms), outputs // (4 * unit)
         begin, end = first * each, min(quarter, stop * each)
         room = scratch + 16 * CHUNK * rows
         while begin < end:
-            n, done = min(CHUNK, end - begin), 0
+            n, done = min(chunk, end - begin), 0
             if has_two:
                 if two_pay(kind, terms, rows):
                     while done < n - 1:
@@ -131,23 +131,23 @@ def products(four: Any, one: Any, row_bytes: Any, *, two: Any = None, two_pay: A
                         two(kind, w, quarter * size, x, x_step, terms, rows, found, 4 * CHUNK, 16 * CHUNK, room)
                         done += 2
             for o in range(done, n):
-                w, s, found = weight + (begin + o) * size, scales + (begin + o) * scale, scratch + 4 * o
+                w, s, found = weight + (begin + o) * size, scales + (begin + o) * scale, scratch + 4 * unit * o
                 four(kind, w, quarter * size, s, quarter * scale, x, x_step, terms, rows, found, 4 * CHUNK, 16 * CHUNK)
             for m in range(rows):
                 for q in range(4):
-                    o, found = q * quarter + begin, floats(scratch + 4 * (4 * m + q) * CHUNK, n)
+                    o, found = unit * (q * quarter + begin), floats(scratch + 4 * (4 * m + q) * CHUNK, unit * n)
                     b, g = bias + 4 * o if bias else 0, gate + m * gate_step + 4 * o
                     _finish(found, b, activation, mode, g, y + m * y_step + 4 * o)
             begin += n
-        o = 4 * quarter
+        o = 4 * unit * quarter
         if stop * each >= quarter and o < outputs:
             n = outputs - o
-            for i in range(n):
-                w, s = weight + (o + i) * size, scales + (o + i) * scale
-                one(kind, w, s, x, x_step, terms, rows, scratch + 4 * i, 4 * CHUNK)
+            for i in range((n + unit - 1) // unit):
+                w, s = weight + (4 * quarter + i) * size, scales + (4 * quarter + i) * scale
+                one(kind, w, s, x, x_step, terms, rows, scratch + 4 * unit * i, 16 * CHUNK)
             for m in range(rows):
                 b, g = bias + 4 * o if bias else 0, gate + m * gate_step + 4 * o
-                _finish(floats(scratch + 4 * m * CHUNK, n), b, activation, mode, g, y + m * y_step + 4 * o)
+                _finish(floats(scratch + 16 * m * CHUNK, n), b, activation, mode, g, y + m * y_step + 4 * o)
 
     return product
 

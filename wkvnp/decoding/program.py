@@ -14,7 +14,7 @@ import numpy as np
 
 from .._dtypes import KINDS, compiled_view, dtype_name, widen
 from .._jit import threads
-from .._quantised import Quantised
+from .._quantised import BESIDE, Quantised
 from ..primitives.linear_map.activation import ACTIVATIONS
 from . import opcodes, run
 from .dots import LANES
@@ -199,12 +199,12 @@ class Program:
         """Set y to f(x W^T + bias) for W (O, I), or add that to it, or `gate` times it."""
         if isinstance(weight, Quantised):
             x, kind, opcode = self._quantise(x, weight.dtype), INTEGERS[weight.dtype], opcodes.INTEGER_PRODUCT
-            stored, scales = weight.codes, self.constant(weight.scales)
+            stored, scales, unit, I = weight.blocks, self.constant(weight.block_scales), BESIDE, weight.shape[1]
         else:
-            stored, scales, opcode = padded_rows(weight), 0, opcodes.PRODUCT
-            kind = KINDS[dtype_name(stored.dtype)]
-        O, I = weight.shape[0], stored.shape[1] if scales == 0 else weight.shape[1]
-        each = max(1, _BLOCK_BYTES // (4 * (stored.nbytes // O)))
+            stored, scales, unit, opcode = padded_rows(weight), 0, 1, opcodes.PRODUCT
+            kind, I = KINDS[dtype_name(stored.dtype)], stored.shape[1]
+        O, units = weight.shape[0], -(-weight.shape[0] // unit)
+        each, quarter = max(1, _BLOCK_BYTES // (4 * (stored.nbytes // units))), O // (4 * unit)
         mode = ADD_GATED if gate is not None else ADD if add else STORE
         gated = [0, 0] if gate is None else [gate.code, gate.step]
         fields = [
@@ -213,12 +213,12 @@ class Program:
         ]  # fmt: skip
         self._bytes[-1] += weight.nbytes
         self._terms += weight.size
-        self.add(opcode, max(1, -(-(O // 4) // each)), fields)
+        self.add(opcode, max(1, -(-quarter // each)), fields)
 
     def _quantise(self, x: Place, dtype: str) -> Place:
         """Return where activations stand as codes and scales, for weights of a dtype; they are made once a phase."""
         if (x, dtype) not in self._quantised:
-            size = bytes_of_activations(x.size, dtype) // 4
+            size = bytes_of_activations(x.size) // 4
             y = self._quantised[x, dtype] = self.own(padded(size))
             fields = [x.code, x.step, y.code, y.step, x.size, INTEGERS[dtype]]
             self.add(opcodes.QUANTISE, 1, fields, own=True)

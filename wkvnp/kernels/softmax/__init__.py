@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..._address import aligned
+from ..._dtypes import aligned
 from ..._jit import SMALL, threads
 from ..._shapes import work_windows
 from . import cpu

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..._address import aligned
+from ..._dtypes import aligned
 from ..._shapes import as_floats, check_axes, compute_dtype, contiguous
 from ...errors import ShapeError
 from . import cpu

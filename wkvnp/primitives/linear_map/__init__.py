@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._dtypes import compiled_view, widen
+from ..._dtypes import KINDS, compiled_view, widen
 from ..._jit import interpreted
-from ..._quantised import Quantised
+from ..._quantised import BESIDE, Quantised
 from ..elementwise import relu_squared, sigmoid, silu, tanh
 from ..shift import Mixture
 from . import cpu, many_rows
@@ -178,6 +178,8 @@ def _by_blocks(x: Array, weight: Array | Quantised, y: Array) -> None:
     step = many_rows.LONGEST // max(1, M * inputs) or 1
     if isinstance(weight, Quantised) or weight.dtype != x.dtype:
         step = min(step, _BLOCK_ELEMENTS // inputs or 1)
+    if isinstance(weight, Quantised):
+        step = -(-step // BESIDE) * BESIDE
     for begin in range(0, weight.shape[0], step):
         block, result = _wide(weight[begin : begin + step], x.dtype), y[:, begin : begin + step]
         if M <= FEW_ROWS:
@@ -194,10 +196,11 @@ def embedding(table: Array, tokens: Array) -> Array:
 def _wide(weight: Array | Quantised, dtype: np.dtype[Any]) -> Array:
     """Return a block of a matrix in the dtype of the activations."""
     if isinstance(weight, Quantised):
-        wide = np.empty(weight.shape, dtype)
-        widen_codes = cpu.widen_int8 if weight.dtype == "int8" else cpu.widen_int4
-        widen_codes.sized(wide.size)(weight.codes, compiled_view(weight.scales), wide)
-        return wide
+        if interpreted():
+            return weight.widened().astype(dtype)
+        wide = np.empty(weight.shape, np.float32)
+        cpu.widen_codes.sized(wide.size)(KINDS[weight.dtype], weight.blocks, compiled_view(weight.block_scales), wide)
+        return wide.astype(dtype, copy=False)
     if weight.dtype == dtype:
         return weight
     wide = np.empty(weight.shape, dtype)

@@ -4,11 +4,11 @@ A row meets a matrix as dot products or as sums of rows, by how the matrix is st
 one loop in one order, so it has the same bits whatever stands in the other rows.
 """
 
-import numpy as np
 from numba import prange
 
 from ..._jit import jit, kernel
 from ..._scalar import widen
+from .tiles import widen_row
 
 ROWS, COLUMNS = 8, 256
 
@@ -129,30 +129,12 @@ def widen_rows(
 
 
 @kernel
-def widen_int8(
-    codes,  # IN  (R, I) int8
-    scales,  # IN  (R, I / 32) uint16
-    wide,  # OUT (R, I)
+def widen_codes(
+    kind,  # IN  3 for int8, 4 for int4
+    blocks,  # IN  (B, G, 8 or 4, 16) uint32
+    scales,  # IN  (B, G, 16) uint16
+    wide,  # OUT (R, I) float32
 ):
     """Multiply codes by the scales of their groups."""
-    for r in prange(codes.shape[0]):
-        for g in range(scales.shape[1]):
-            scale = widen(scales[r, g])
-            for i in range(32 * g, 32 * g + 32):
-                wide[r, i] = np.float32(codes[r, i]) * scale
-
-
-@kernel
-def widen_int4(
-    codes,  # IN  (R, I / 2) uint8: the second 16 codes of a group stand in the upper halves of the bytes
-    scales,  # IN  (R, I / 32) uint16
-    wide,  # OUT (R, I)
-):
-    """Multiply codes by the scales of their groups."""
-    for r in prange(codes.shape[0]):
-        for g in range(scales.shape[1]):
-            scale = widen(scales[r, g])
-            for i in range(16):
-                both = np.int32(codes[r, 16 * g + i])
-                wide[r, 32 * g + i] = np.float32((both & 15) - 8) * scale
-                wide[r, 32 * g + 16 + i] = np.float32((both >> 4) - 8) * scale
+    for r in prange(wide.shape[0]):
+        widen_row(kind, blocks.ctypes.data, scales.ctypes.data, r, wide.shape[1], 0, wide[r])

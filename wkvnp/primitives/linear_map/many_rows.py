@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import _matrix_unit
-from ..._address import aligned
-from ..._dtypes import KINDS, dtype_name
+from ..._dtypes import KINDS, aligned, dtype_name
 from ..._gemm import LANES
 from ..._jit import threads
-from ..._quantised import GROUP, Quantised
+from ..._quantised import BESIDE, GROUP, Quantised
 from ..shift import Mixture
 from . import matrix_tiles, vector_tiles
 from .activation import ACTIVATIONS
@@ -144,12 +143,15 @@ def _jobs(product: Product, y: Array | int, panels: int, block: int, kept: list[
     The result is an array, or panels at an address.
     """
     weight, by_inputs = product.weight, product.by_inputs
-    stored, scales = (weight.codes, weight.scales) if isinstance(weight, Quantised) else (weight, None)
+    blocked = isinstance(weight, Quantised)
+    stored, scales = (weight.blocks, weight.block_scales) if isinstance(weight, Quantised) else (weight, None)
     stored = np.ascontiguousarray(stored)
     kept.append(stored)
     inputs, outputs = weight.shape if by_inputs else weight.shape[::-1]
     assert inputs == (product.x.outputs if isinstance(product.x, Product) else product.x.shape[1])
     kind, step = KINDS[dtype_name(weight.dtype)], max(1, LONGEST // max(1, block * inputs))
+    if blocked:
+        step = -(-step // BESIDE) * BESIDE
     as_panels = isinstance(y, int)
     to = [(y, 0)] if isinstance(y, int) else [_place(y, kept)]
     to += [_place(rows, kept) for rows in (product.gate, product.added)]

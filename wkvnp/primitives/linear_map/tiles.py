@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import prange
 
-from ..._address import bfloats, bytes_of, floats, half_floats, prefetch, small_integers
+from ..._address import bfloats, floats, half_floats, prefetch
 from ..._gemm import transpose
 from ..._jit import Kernel, inlined, kernel
-from ..._quantised import GROUP
+from ..._quantised import BESIDE, GROUP
 from ..._scalar import widen
 from .activation import activate
+from .codes import widen_int4, widen_int8
 
 BITS = (32, 16, 16, 8, 4)
 """Bits of the kinds of numbers."""
@@ -38,20 +38,14 @@ def widen_row(kind, weight, scales, row, stride, begin, y):
         for i in range(n):
             y[i] = widen(halves[i])
     else:
-        groups = n // GROUP
-        factors = bfloats(scales + 2 * (at // GROUP), groups)
-        for g in range(groups):
-            scale = widen(factors[g])
+        first, lane, to = row // BESIDE * (stride // GROUP) + begin // GROUP, row % BESIDE, y.ctypes.data
+        factors = bfloats(scales + 2 * BESIDE * first, n // GROUP * BESIDE)
+        for g in range(n // GROUP):
+            scale = widen(factors[BESIDE * g + lane])
             if kind == 3:
-                codes = small_integers(weight + at + GROUP * g, GROUP)
-                for i in range(GROUP):
-                    y[GROUP * g + i] = np.float32(codes[i]) * scale
+                widen_int8(weight + 4 * (8 * BESIDE * (first + g) + lane), scale, to + 4 * GROUP * g)
             else:
-                pairs = bytes_of(weight + (at + GROUP * g) // 2, GROUP // 2)
-                for i in range(GROUP // 2):
-                    both = np.int32(pairs[i])
-                    y[GROUP * g + i] = np.float32((both & 15) - 8) * scale
-                    y[GROUP * g + GROUP // 2 + i] = np.float32((both >> 4) - 8) * scale
+                widen_int4(weight + 4 * (4 * BESIDE * (first + g) + lane), scale, to + 4 * GROUP * g)
 
 
 @inlined
@@ -72,7 +66,10 @@ def ask_for_more(job, begin, count, k, span, part, parts):
     coming = 0 if job[7] else min(count, outputs - above)
     size = min(span, I - ahead) * BITS[kind] // 8
     for o in range(coming * part // parts, coming * (part + 1) // parts):
-        at = job[3] + ((above + o) * stride + ahead) * BITS[kind] // 8
+        row, lane = above + o, 0
+        if kind > 2:
+            row, lane = row // BESIDE * BESIDE, row % BESIDE
+        at = job[3] + (row * stride + ahead * (BESIDE if kind > 2 else 1)) * BITS[kind] // 8 + lane * size
         for line in range(0, size, 64):
             prefetch(at + line)
 
