@@ -28,7 +28,7 @@ INTEGERS = {"int8": 0, "int4": 1}
 BYTES = (512, 256)
 """Bytes of a group of 16 rows, of both kinds."""
 _OFFSETS = (-128, -8)
-_BYTES = 64
+_REGISTER = 64
 _I8, _I16, _I32, _I64, _F32 = (*(ir.IntType(bits) for bits in (8, 16, 32, 64)), ir.FloatType())
 _SUMS, _VECTOR = ir.VectorType(_I32, LANES), ir.VectorType(_F32, LANES)
 INSTRUCTIONS = [
@@ -52,9 +52,9 @@ def _everywhere(builder: Any, address: Any, kind: Any) -> Any:
 def _meet(builder: Any, stored: Any, active: Any, sums: Any, instruction: str) -> Any:
     """Add the products of 64 bytes, the stored ones without a sign and the others with one, in fours to 16 sums."""
     if instruction == "any":
-        stored, active = (builder.bitcast(codes, ir.VectorType(_I8, _BYTES)) for codes in (stored, active))
+        stored, active = (builder.bitcast(codes, ir.VectorType(_I8, _REGISTER)) for codes in (stored, active))
         for part in range(4):
-            mask = ir.Constant(_SUMS, [*range(part, _BYTES, 4)])
+            mask = ir.Constant(_SUMS, [*range(part, _REGISTER, 4)])
             nothing = ir.Constant(stored.type, ir.Undefined)
             u, s = (builder.shuffle_vector(codes, nothing, mask) for codes in (stored, active))
             sums = builder.add(sums, builder.mul(builder.zext(u, _SUMS), builder.sext(s, _SUMS)))
@@ -74,7 +74,7 @@ def _meet(builder: Any, stored: Any, active: Any, sums: Any, instruction: str) -
 def _stored(builder: Any, kind: str, address: Any) -> list[Any]:
     """Return the eight vectors of a group, bytes without a sign: codes plus 128, or plus 8."""
     loaded = [
-        _load(builder, builder.add(address, _I64(_BYTES * n)), _SUMS, 4) for n in range(8 if kind == "int8" else 4)
+        _load(builder, builder.add(address, _I64(_REGISTER * n)), _SUMS, 4) for n in range(8 if kind == "int8" else 4)
     ]
     if kind == "int8":
         return loaded
