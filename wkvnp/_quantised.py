@@ -76,6 +76,7 @@ class Quantised:
         self.block_scales = _side_by_side(scales)
         if self.dtype == "int8":
             self.blocks ^= _SIGNS
+        self.blocks.flags.writeable = self.block_scales.flags.writeable = False
 
     @property
     def codes(self) -> Array:

@@ -97,10 +97,10 @@ def _joined(codes: LazyTensor, scale: LazyTensor, dtype: str, source: str) -> Qu
         )
 
     def load() -> Any:
-        matrix = Quantised(codes.read(), scale.read())
-        if not (np.abs(widen(matrix.scales)) <= LARGEST).all():
+        scales = scale.read()
+        if not (np.abs(widen(scales)) <= LARGEST).all():
             raise CheckpointError(f"{source}: tensor {quoted(scale.name)} must hold finite numbers, 2**120 at most")
-        return matrix
+        return Quantised(codes.read(), scales)
 
     return QuantisedTensor(codes.name, shape, dtype, load)
 

@@ -22,14 +22,14 @@ from .._address import floats, place, small_integers, whole_numbers
 from .._jit import inlined
 from .._processor import has
 from .._quantised import GROUP
-from .dots import LANES, multiply_add
+from .dots import LANES, load, multiply_add, widened
 
 INTEGERS = {"int8": 0, "int4": 1}
 BYTES = (512, 256)
 """Bytes of a group of 16 rows, of both kinds."""
 _OFFSETS = (-128, -8)
 _REGISTER = 64
-_I8, _I16, _I32, _I64, _F32 = (*(ir.IntType(bits) for bits in (8, 16, 32, 64)), ir.FloatType())
+_I8, _I32, _I64, _F32 = (*(ir.IntType(bits) for bits in (8, 32, 64)), ir.FloatType())
 _SUMS, _VECTOR = ir.VectorType(_I32, LANES), ir.VectorType(_F32, LANES)
 INSTRUCTIONS = [
     *(["avx512vnni"] if has("avx512vnni", "avx512bw") else []),
@@ -39,13 +39,10 @@ INSTRUCTIONS = [
 """Ways to multiply bytes that this machine has, best first."""
 
 
-def _load(builder: Any, address: Any, kind: Any, align: int) -> Any:
-    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
-
-
 def _everywhere(builder: Any, address: Any, kind: Any) -> Any:
     """Return a vector that has the number at an address in all lanes."""
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), _load(builder, address, kind.element, 4), _I32(0))
+    number = builder.load(builder.inttoptr(address, kind.element.as_pointer()), align=4)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, _I32(0))
     return builder.shuffle_vector(first, first, ir.Constant(_SUMS, [0] * LANES))
 
 
@@ -73,9 +70,8 @@ def _meet(builder: Any, stored: Any, active: Any, sums: Any, instruction: str) -
 
 def _stored(builder: Any, kind: str, address: Any) -> list[Any]:
     """Return the eight vectors of a group, bytes without a sign: codes plus 128, or plus 8."""
-    loaded = [
-        _load(builder, builder.add(address, _I64(_REGISTER * n)), _SUMS, 4) for n in range(8 if kind == "int8" else 4)
-    ]
+    count = 8 if kind == "int8" else 4
+    loaded = [load(builder, builder.add(address, _I64(_REGISTER * n)), _I32, 4) for n in range(count)]
     if kind == "int8":
         return loaded
     halves, four = ir.Constant(_SUMS, [0x0F0F0F0F] * LANES), ir.Constant(_SUMS, [4] * LANES)
@@ -108,9 +104,7 @@ def integer_dots(blocks: int, rows: int, kind: str, instruction: str = INSTRUCTI
                 for q in range(blocks):
                     at = builder.add(stored[q], builder.mul(loop.index, _I64(BYTES[INTEGERS[kind]])))
                     vectors = _stored(builder, kind, at)
-                    bits = _load(builder, builder.add(scales[q], codes), ir.VectorType(_I16, LANES), 2)
-                    wide = builder.shl(builder.zext(bits, _SUMS), ir.Constant(_SUMS, [16] * LANES))
-                    scale = builder.bitcast(wide, _VECTOR)
+                    scale = widened(builder, "bfloat16", builder.add(scales[q], codes))
                     for r in range(rows):
                         first, of_group = (
                             builder.add(active[r], offset) for offset in (codes, builder.add(terms, pair))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._dtypes import aligned
 from .dots import LANES
 
 Array = npt.NDArray[Any]
@@ -54,9 +55,9 @@ def padded_rows(weight: Array) -> Array:
 
 def zeros(rows: int, wide: int) -> Array:
     """Return an array that begins on a cache line, so that no vector straddles two."""
-    memory = np.zeros(rows * wide + LANES, np.float32)
-    begin = -memory.ctypes.data % 64 // 4
-    return memory[begin : begin + rows * wide].reshape(rows, wide)
+    memory = aligned((rows, wide), np.float32)
+    memory[:] = 0
+    return memory
 
 
 def padded(size: int) -> int:

@@ -23,10 +23,6 @@ def _widening(words: int) -> Any:
             codes, scale, y = arguments
             together, kind = ir.VectorType(_I32, words), ir.VectorType(_I32, GROUP)
             numbers, mask = ir.VectorType(ir.FloatType(), GROUP), ir.Constant(kind, [0] * GROUP)
-
-            def everywhere(number: int) -> Any:
-                return ir.Constant(kind, [number] * GROUP)
-
             found = ir.Constant(together, ir.Undefined)
             for n in range(words):
                 at = builder.inttoptr(builder.add(codes, _I64(4 * BESIDE * n)), _I32.as_pointer())
@@ -40,7 +36,7 @@ def _widening(words: int) -> Any:
                 halves = builder.and_(found, fours[0]), builder.lshr(found, fours[1])
                 order = ir.Constant(kind, [*range(GROUP)])
                 whole, offset = builder.zext(builder.shuffle_vector(*halves, order), kind), 8
-            wide = builder.sitofp(builder.sub(whole, everywhere(offset)), numbers)
+            wide = builder.sitofp(builder.sub(whole, ir.Constant(kind, [offset] * GROUP)), numbers)
             one = builder.insert_element(ir.Constant(numbers, ir.Undefined), scale, _I32(0))
             result = builder.fmul(wide, builder.shuffle_vector(one, one, mask))
             builder.store(result, builder.inttoptr(y, numbers.as_pointer()), align=4)

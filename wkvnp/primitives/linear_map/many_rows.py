@@ -143,14 +143,13 @@ def _jobs(product: Product, y: Array | int, panels: int, block: int, kept: list[
     The result is an array, or panels at an address.
     """
     weight, by_inputs = product.weight, product.by_inputs
-    blocked = isinstance(weight, Quantised)
     stored, scales = (weight.blocks, weight.block_scales) if isinstance(weight, Quantised) else (weight, None)
     stored = np.ascontiguousarray(stored)
     kept.append(stored)
     inputs, outputs = weight.shape if by_inputs else weight.shape[::-1]
     assert inputs == (product.x.outputs if isinstance(product.x, Product) else product.x.shape[1])
     kind, step = KINDS[dtype_name(weight.dtype)], max(1, LONGEST // max(1, block * inputs))
-    if blocked:
+    if scales is not None:
         step = -(-step // BESIDE) * BESIDE
     as_panels = isinstance(y, int)
     to = [(y, 0)] if isinstance(y, int) else [_place(y, kept)]

@@ -64,12 +64,10 @@ def ask_for_more(job, begin, count, k, span, part, parts):
     I, outputs, kind, stride = job[1], job[2], job[5], job[6]
     ahead, above = (k + span, begin) if k + span < I else (0, begin + count)
     coming = 0 if job[7] else min(count, outputs - above)
-    size = min(span, I - ahead) * BITS[kind] // 8
+    size, beside = min(span, I - ahead) * BITS[kind] // 8, BESIDE if kind > 2 else 1
     for o in range(coming * part // parts, coming * (part + 1) // parts):
-        row, lane = above + o, 0
-        if kind > 2:
-            row, lane = row // BESIDE * BESIDE, row % BESIDE
-        at = job[3] + (row * stride + ahead * (BESIDE if kind > 2 else 1)) * BITS[kind] // 8 + lane * size
+        row, lane = (above + o) // beside * beside, (above + o) % beside
+        at = job[3] + (row * stride + ahead * beside) * BITS[kind] // 8 + lane * size
         for line in range(0, size, 64):
             prefetch(at + line)
 

@@ -64,7 +64,6 @@ def quantise(weight: Array, dtype: str) -> Quantised:
         whole = whole.reshape(piece.shape)
         codes[begin : begin + rows] = whole if dtype == "int8" else packed(whole)
         scales[begin : begin + rows] = scale.reshape(len(piece), -1)
-    codes.flags.writeable = scales.flags.writeable = False
     return Quantised(codes, scales)
 
 
