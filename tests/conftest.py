@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 
 import wkvnp
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a script starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +38,7 @@ def program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     has are not inherited.
     """
 
-    def run(text: str, timeout: float = 60, **variables: str | None) -> subprocess.CompletedProcess[str]:
+    def run(text: str, timeout: float = 600, **variables: str | None) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "WKVNP_"))}
         environment["PYTHONPATH"] = str(Path(wkvnp.__file__).parents[1])
         environment["PYTHONDONTWRITEBYTECODE"] = "1"

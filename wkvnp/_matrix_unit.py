@@ -44,39 +44,49 @@ _SHORT = ir.VectorType(_I16, 2 * _LANES)
 @functools.cache
 def available() -> bool:
     """Say whether this process may use the unit. Linux gives it to those who ask."""
-    if sys.platform != "linux" or not has("amx-tile", "amx-bf16", "avx512bf16", "avx512bw"):
+    if sys.platform != "linux" or not has("amx-tile", "amx-bf16", "amx-int8", "avx512bf16", "avx512bw"):
         return False
     return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ASK, _TILE_DATA) == 0)
 
 
-def _call(builder: Any, name: str, *arguments: Any) -> None:
-    kind = ir.FunctionType(_NOTHING, [argument.type for argument in arguments])
-    builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), arguments)
+def call_unit(builder: Any, name: str, *arguments: Any) -> None:
+    """Call one of its instructions by LLVM's name; an int is the number of a tile."""
+    given = [_I8(argument) if isinstance(argument, int) else argument for argument in arguments]
+    kind = ir.FunctionType(_NOTHING, [argument.type for argument in given])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), given)
 
 
-def _read(builder: Any, number: int, place: Any, step: Any) -> None:
-    _call(builder, "tileloadd64", _I8(number), builder.inttoptr(place, _BYTE), step)
+def read_tile(builder: Any, number: int, place: Any, step: Any) -> None:
+    """Read a tile whose rows are `step` bytes apart."""
+    call_unit(builder, "tileloadd64", number, builder.inttoptr(place, _BYTE), step)
+
+
+def store_tile(builder: Any, number: int, place: Any, step: Any) -> None:
+    """Store a tile."""
+    call_unit(builder, "tilestored64", number, builder.inttoptr(place, _BYTE), step)
 
 
 def _plus(builder: Any, place: Any, count: int) -> Any:
     return builder.add(place, _I64(count))
 
 
-@intrinsic
-def begin_tiles(typing):
-    """Make this thread's unit ready for eight tiles, which lasts until `end_tiles`."""
+def begin_tiles(shapes: Iterable[tuple[int, int]] = [(16, 64)] * 8) -> Any:
+    """Return the intrinsic that makes the unit ready, until `end_tiles`, for tiles of so many rows and bytes."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, width = 16, 64
-        setting = bytearray(64)
-        setting[0] = 1
-        setting[16:32] = width.to_bytes(2, "little") * 8
-        setting[48:56] = bytes([rows] * 8)
-        kept = cgutils.alloca_once_value(builder, ir.Constant(ir.ArrayType(_I8, 64), setting))
-        _call(builder, "ldtilecfg", builder.bitcast(kept, _BYTE))
-        return context.get_dummy_value()
+    @intrinsic
+    def begin(typing):
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            setting = bytearray(64)
+            setting[0] = 1
+            for number, (rows, width) in enumerate(shapes):
+                setting[16 + 2 * number], setting[48 + number] = width, rows
+            kept = cgutils.alloca_once_value(builder, ir.Constant(ir.ArrayType(_I8, 64), setting))
+            call_unit(builder, "ldtilecfg", builder.bitcast(kept, _BYTE))
+            return context.get_dummy_value()
 
-    return types.void(), generate
+        return types.void(), generate
+
+    return begin
 
 
 @intrinsic
@@ -84,7 +94,7 @@ def end_tiles(typing):
     """Give the unit back, so that nobody keeps its tiles when threads take turns."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _call(builder, "tilerelease")
+        call_unit(builder, "tilerelease")
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -108,10 +118,10 @@ def multiply_parts(parts: int) -> Any:
             with builder.if_else(builder.icmp_signed("!=", keep, _I64(0))) as (old, new):
                 with old:
                     for number, place in enumerate(sums):
-                        _read(builder, number, place, c_step)
+                        read_tile(builder, number, place, c_step)
                 with new:
                     for number in range(4):
-                        _call(builder, "tilezero", _I8(number))
+                        call_unit(builder, "tilezero", number)
             with cgutils.for_range(builder, count) as loop:
                 first = builder.add(a, builder.mul(loop.index, _I64(2 * TILE * parts)))
                 second = builder.add(b, builder.mul(loop.index, _I64(2 * TILE * PARTS)))
@@ -120,12 +130,12 @@ def multiply_parts(parts: int) -> Any:
                     for place, tile, part, before in zip((first, second), (4, 6), pair, held, strict=True):
                         for half in (0, 1) if part != before else ():
                             at = _plus(builder, place, (2 * part + half) * TILE)
-                            _read(builder, tile + half, at, _I64(64))
+                            read_tile(builder, tile + half, at, _I64(64))
                     held = pair
                     for number in range(4):
-                        _call(builder, "tdpbf16ps", _I8(number), _I8(4 + number // 2), _I8(6 + number % 2))
+                        call_unit(builder, "tdpbf16ps", number, 4 + number // 2, 6 + number % 2)
             for number, place in enumerate(sums):
-                _call(builder, "tilestored64", _I8(number), builder.inttoptr(place, _BYTE), c_step)
+                store_tile(builder, number, place, c_step)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 6), generate

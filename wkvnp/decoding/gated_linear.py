@@ -19,6 +19,7 @@ from ..primitives.norm.cpu import standardize_group
 from . import opcodes
 from .places import Array, Pair, Place, padded_rows
 from .product import TOGETHER, multiply_run, stored_bytes
+from .states import begin_state, end_state
 
 if TYPE_CHECKING:
     from .program import Program
@@ -65,8 +66,9 @@ def gated_linear_heads(
     places = [number for p in (r, k, v, y) for number in (p.code, p.step)]
     vectors = program.vector(np.concatenate([np.ravel(vector) for vector in (log_decay, u, *norm)]))
     gate = (g.code, g.step) if g is not None else (0, 0)
-    fields = [A, A // heads, *places, *gate, vectors, *low, state[0].code, state[1].code]
-    program.add(opcodes.GATED_LINEAR, heads, fields, eps, scratch=(TOGETHER + 3) * A // heads, each_row=True)
+    N = A // heads
+    fields = [A, N, *places, *gate, vectors, *low, state[0].code, state[1].code]
+    program.add(opcodes.GATED_LINEAR, heads, fields, eps, scratch=(TOGETHER + 3 + N) * N, each_row=True)
 
 
 @inlined
@@ -82,12 +84,12 @@ def heads(step, number, first, stop, rows, private, slots, scratch):
             factor = step[17] + head * N * size
             multiply_run(step[19], factor, size, N, hidden, step[16], step[18], many, scratch, 4 * N)
         for n in range(many):
-            _head(step, number, head, m + n, private, slots, scratch + 4 * n * N, room)
+            _head(step, number, head, m + n, rows, private, slots, scratch + 4 * n * N, room)
         first += many
 
 
 @inlined
-def _head(step, number, head, m, private, slots, moved, room):
+def _head(step, number, head, m, rows, private, slots, moved, room):
     A, N = step[2], step[3]
     own, vectors = head * N, step[14] + 4 * head * N
     decay, u = floats(vectors, N), floats(vectors + 4 * A, N)
@@ -105,10 +107,10 @@ def _head(step, number, head, m, private, slots, moved, room):
         for i in range(N):
             log_decay[i] = decay[i]
     at = 4 * (m * A + own) * N
-    before, after = floats(slots[step[20]] + at, N * N), floats(slots[step[21]] + at, N * N)
-    for i in range(N * N):
-        after[i] = before[i]
-    token(r, log_decay, k, v, u, True, after.reshape((N, N)), 0, y, loss, p)
+    after = slots[step[21]] + at
+    state = begin_state(slots[step[20]] + at, after, N * N, rows, room + 12 * N)
+    token(r, log_decay, k, v, u, True, floats(state, (N, N)), 0, y, loss, p)
+    end_state(state, after, N * N)
     standardize_group(y, weight, bias, number[0], out)
     if step[12]:
         gate = floats(place(step[12], private, slots) + m * step[13] + 4 * own, N)

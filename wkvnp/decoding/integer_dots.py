@@ -12,13 +12,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .._address import floats, place, small_integers, whole_numbers
+from .._address import place
 from .._jit import inlined
 from .._processor import has
 from .._quantised import GROUP
@@ -39,9 +38,13 @@ INSTRUCTIONS = [
 """Ways to multiply bytes that this machine has, best first."""
 
 
-def _everywhere(builder: Any, address: Any, kind: Any) -> Any:
+def everywhere_at(builder: Any, address: Any, kind: Any) -> Any:
     """Return a vector that has the number at an address in all lanes."""
-    number = builder.load(builder.inttoptr(address, kind.element.as_pointer()), align=4)
+    return everywhere(builder, builder.load(builder.inttoptr(address, kind.element.as_pointer()), align=4), kind)
+
+
+def everywhere(builder: Any, number: Any, kind: Any) -> Any:
+    """Return a vector that has a number in all lanes."""
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, _I32(0))
     return builder.shuffle_vector(first, first, ir.Constant(_SUMS, [0] * LANES))
 
@@ -68,7 +71,7 @@ def _meet(builder: Any, stored: Any, active: Any, sums: Any, instruction: str) -
     return builder.shuffle_vector(*halves, ir.Constant(_SUMS, [*range(LANES)]))
 
 
-def _stored(builder: Any, kind: str, address: Any) -> list[Any]:
+def stored_codes(builder: Any, kind: str, address: Any) -> list[Any]:
     """Return the eight vectors of a group, bytes without a sign: codes plus 128, or plus 8."""
     count = 8 if kind == "int8" else 4
     loaded = [load(builder, builder.add(address, _I64(_REGISTER * n)), _I32, 4) for n in range(count)]
@@ -103,18 +106,18 @@ def integer_dots(blocks: int, rows: int, kind: str, instruction: str = INSTRUCTI
                 codes, pair = builder.mul(loop.index, _I64(GROUP)), builder.mul(loop.index, _I64(8))
                 for q in range(blocks):
                     at = builder.add(stored[q], builder.mul(loop.index, _I64(BYTES[INTEGERS[kind]])))
-                    vectors = _stored(builder, kind, at)
+                    vectors = stored_codes(builder, kind, at)
                     scale = widened(builder, "bfloat16", builder.add(scales[q], codes))
                     for r in range(rows):
                         first, of_group = (
                             builder.add(active[r], offset) for offset in (codes, builder.add(terms, pair))
                         )
-                        sums = _everywhere(builder, of_group, _SUMS)
-                        for n, vector in enumerate(vectors):
-                            four = _everywhere(builder, builder.add(first, _I64(4 * n)), _SUMS)
-                            sums = _meet(builder, vector, four, sums, instruction)
-                        both = builder.fmul(scale, _everywhere(builder, builder.add(of_group, _I64(4)), _VECTOR))
-                        total, whole = totals[q, r], builder.sitofp(sums, _VECTOR)
+                        sums = [everywhere_at(builder, of_group, _SUMS), ir.Constant(_SUMS, [0] * LANES)]
+                        for n, vector in enumerate(vectors):  # two sums in turn, since one waits for the last product
+                            four = everywhere_at(builder, builder.add(first, _I64(4 * n)), _SUMS)
+                            sums[n % 2] = _meet(builder, vector, four, sums[n % 2], instruction)
+                        both = builder.fmul(scale, everywhere_at(builder, builder.add(of_group, _I64(4)), _VECTOR))
+                        total, whole = totals[q, r], builder.sitofp(builder.add(*sums), _VECTOR)
                         builder.store(builder.call(fma, [whole, both, builder.load(total)]), total)
             for (q, r), total in totals.items():
                 to = builder.add(y, builder.add(builder.mul(o_step, _I64(q)), builder.mul(y_step, _I64(r))))
@@ -131,7 +134,46 @@ def bytes_of_activations(terms: int) -> int:
     return terms + terms // GROUP * 8
 
 
-_ZERO, _HALF, _MOST, _TINY = np.float32(0), np.float32(0.5), np.float32(127), np.float32(1e-30)
+_HALF, _MOST, _TINY = 0.5, 127.0, 1e-30
+
+
+@intrinsic
+def _quantise_group(typing, x, codes, pair, offset):
+    """Round 32 numbers to codes; store `offset` times their sum, and the scale."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, codes, pair, offset = arguments
+        halves = [load(builder, builder.add(x, _I64(4 * LANES * n)), _F32, 4) for n in (0, 1)]
+
+        def reduced(operation: str, vector: Any) -> Any:
+            name, kind = f"llvm.vector.reduce.{operation}.v{LANES}i32", ir.FunctionType(_I32, [_SUMS])
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [vector])
+
+        # As bits, sizes are in the order of the numbers, and what is infinite or none is above all others.
+        no_sign = ir.Constant(_SUMS, [0x7FFFFFFF] * LANES)
+        sizes = [builder.and_(builder.bitcast(half, _SUMS), no_sign) for half in halves]
+        sizes = builder.select(builder.icmp_unsigned(">", *sizes), *sizes)
+        largest = builder.bitcast(reduced("umax", sizes), _F32)
+        fault, usual = builder.fmul(largest, _F32(0)), builder.fcmp_ordered(">", largest, _F32(_TINY))
+        factor = builder.select(usual, builder.fdiv(_F32(_MOST), largest), _F32(0))
+        some = builder.fcmp_ordered(">", factor, _F32(0))
+        scale = builder.select(some, builder.fdiv(largest, _F32(_MOST)), fault)
+        factors, half = everywhere(builder, factor, _VECTOR), ir.Constant(_VECTOR, [_HALF] * LANES)
+        floor = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_VECTOR, [_VECTOR]), f"llvm.floor.v{LANES}f32"
+        )
+        rounded = [builder.call(floor, [builder.fadd(builder.fmul(number, factors), half)]) for number in halves]
+        whole = [builder.fptosi(numbers, _SUMS) for numbers in rounded]
+        for n, numbers in enumerate(whole):
+            small = builder.trunc(numbers, ir.VectorType(_I8, LANES))
+            place = builder.inttoptr(builder.add(codes, _I64(LANES * n)), small.type.as_pointer())
+            builder.store(small, place, align=4)
+        total = builder.mul(builder.trunc(offset, _I32), reduced("add", builder.add(*whole)))
+        builder.store(total, builder.inttoptr(pair, _I32.as_pointer()), align=4)
+        builder.store(scale, builder.inttoptr(builder.add(pair, _I64(4)), _F32.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate
 
 
 @inlined
@@ -142,24 +184,8 @@ def quantise_rows(step, rows, private, slots):
     without their sign, and its scale. A group with a number that is none gets such a scale. Fields: x and its step, y
     and its step, terms, kind.
     """
-    terms, offset = step[6], np.int32(_OFFSETS[0] if step[7] == 0 else _OFFSETS[1])
+    terms, offset = step[6], _OFFSETS[0] if step[7] == 0 else _OFFSETS[1]
     for m in range(rows):
         x, y = place(step[2], private, slots) + m * step[3], place(step[4], private, slots) + m * step[5]
-        codes, groups = small_integers(y, terms), terms // GROUP
-        sums, scales = whole_numbers(y + terms, 2 * groups), floats(y + terms, 2 * groups)
-        for g in range(groups):
-            group = floats(x + 4 * GROUP * g, GROUP)
-            largest, fault = _ZERO, _ZERO
-            for i in range(GROUP):
-                largest = max(largest, abs(group[i]))
-                fault += group[i] * _ZERO
-            scale = largest / _MOST + fault
-            factor = _MOST / largest if largest > _TINY else _ZERO
-            if factor == _ZERO:
-                scale = fault
-            total = np.int32(0)
-            for i in range(GROUP):
-                code = np.int8(np.int32(np.floor(group[i] * factor + _HALF)))
-                codes[GROUP * g + i] = code
-                total += code
-            sums[2 * g], scales[2 * g + 1] = offset * total, scale
+        for g in range(terms // GROUP):
+            _quantise_group(x + 4 * GROUP * g, y + GROUP * g, y + terms + 8 * g, offset)

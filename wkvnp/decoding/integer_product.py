@@ -6,18 +6,24 @@ from __future__ import annotations
 from typing import Any
 
 from .._jit import inlined
+from .._matrix_unit import available
 from .._quantised import BESIDE, GROUP
 from .ahead import ask_for, share_of
 from .dots import WIDE
 from .integer_dots import BYTES, INSTRUCTIONS, INTEGERS, integer_dots
+from .integer_tiles import ROWS, integer_tiles
 from .product import products
 
 MANY = 8 if WIDE else 2
 """Rows of activations that meet a block at once: each has a vector of sums, and a block's group is eight more."""
 
 
-def integer_product(instruction: str = INSTRUCTIONS[0]) -> Any:
-    """Return the step that computes outputs of a quantised matrix with a kind of instructions."""
+def integer_product(instruction: str = INSTRUCTIONS[0], unit: bool = True) -> Any:
+    """Return the step that computes outputs of a quantised matrix, with a kind of instructions.
+
+    Many rows of activations go to the matrix unit, if there is one and they may.
+    """
+    has_unit = unit and available()
 
     def tile(blocks: int, rows: int) -> Any:
         int8, int4 = (integer_dots(blocks, rows, kind, instruction) for kind in INTEGERS)
@@ -38,8 +44,16 @@ def integer_product(instruction: str = INSTRUCTIONS[0]) -> Any:
         return terms // GROUP * (BYTES[0] if kind == 0 else BYTES[1]), terms // GROUP * 2 * BESIDE
 
     @inlined
-    def four(kind, w, w_step, s, s_step, x, x_step, terms, rows, y, o_step, y_step):
-        m, (ahead, _) = 0, block_bytes(kind, terms)
+    def four(kind, w, s, steps, x, x_step, terms, rows, y, o_step, y_step, room):
+        (w_step, s_step), m, (ahead, _) = steps, 0, block_bytes(kind, terms)
+        if has_unit:
+            m = rows // ROWS * ROWS
+            if m > 0:
+                share = share_of(ahead, 4)
+                for q in range(4):
+                    ask_for(w, w_step, ahead + q * share, ahead + q * share + share)
+                    block, scales, to = w + q * w_step, s + q * s_step, y + q * o_step
+                    integer_tiles(kind, block, scales, x, x_step, terms, m, to, y_step, room)
         share = share_of(ahead, rows // MANY * 4)
         while m + MANY <= rows:
             for q in range(4):

@@ -132,7 +132,8 @@ def products(four: Any, one: Any, unit_bytes: Any, *, unit: int = 1, two: Any = 
                         done += 2
             for o in range(done, n):
                 w, s, found = weight + (begin + o) * size, scales + (begin + o) * scale, scratch + 4 * unit * o
-                four(kind, w, quarter * size, s, quarter * scale, x, x_step, terms, rows, found, 4 * CHUNK, 16 * CHUNK)
+                streams = quarter * size, quarter * scale
+                four(kind, w, s, streams, x, x_step, terms, rows, found, 4 * CHUNK, 16 * CHUNK, room)
             for m in range(rows):
                 for q in range(4):
                     o, found = unit * (q * quarter + begin), floats(scratch + 4 * (4 * m + q) * CHUNK, unit * n)
@@ -163,8 +164,8 @@ def _row_bytes(kind, terms):
 
 
 @inlined
-def _four(kind, w, w_step, s, s_step, x, x_step, terms, rows, y, o_step, y_step):
-    multiply(kind, w, w_step, x, x_step, terms, rows, y, o_step, y_step)
+def _four(kind, w, s, steps, x, x_step, terms, rows, y, o_step, y_step, room):
+    multiply(kind, w, steps[0], x, x_step, terms, rows, y, o_step, y_step)
 
 
 @inlined

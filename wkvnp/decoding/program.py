@@ -19,7 +19,8 @@ from ..primitives.linear_map.activation import ACTIVATIONS
 from . import opcodes, run
 from .dots import LANES
 from .integer_dots import INTEGERS, bytes_of_activations
-from .many_dots import room
+from .integer_tiles import room as room_for_tiles
+from .many_dots import room as room_for_dots
 from .places import Array, Pair, Place, Unsuitable, padded, padded_rows, zeros
 from .product import ADD, ADD_GATED, CHUNK, STORE
 
@@ -50,7 +51,8 @@ class Program:
         self._phases: list[list[int]] = []
         self._bytes: list[int] = []
         self._kept: list[Array] = []
-        self._own, self._used, self._scratch, self.slots, self._terms = 0, 0, 4 * CHUNK * rows + room(rows), 1, 0
+        self._own, self._used, self.slots, self._terms = 0, 0, 1, 0
+        self._scratch = 4 * CHUNK * rows + room_for_dots(rows)
         self._shared: dict[tuple[str, int], Place] = {}
         self._quantised: dict[tuple[Place, str], Place] = {}
         self._workers = 0
@@ -213,7 +215,8 @@ class Program:
         ]  # fmt: skip
         self._bytes[-1] += weight.nbytes
         self._terms += weight.size
-        self.add(opcode, max(1, -(-quarter // each)), fields)
+        room = 4 * CHUNK * self.rows + room_for_tiles(I) if opcode == opcodes.INTEGER_PRODUCT else 0
+        self.add(opcode, max(1, -(-quarter // each)), fields, scratch=room)
 
     def _quantise(self, x: Place, dtype: str) -> Place:
         """Return where activations stand as codes and scales, for weights of a dtype; they are made once a phase."""

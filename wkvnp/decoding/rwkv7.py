@@ -23,6 +23,7 @@ from ..primitives.norm.cpu import standardize_group
 from . import opcodes
 from .places import Array, Pair, Place, padded_rows
 from .product import TOGETHER, multiply_run, stored_bytes
+from .states import begin_state, end_state
 
 if TYPE_CHECKING:
     from .program import Program
@@ -70,7 +71,7 @@ def rwkv7_heads(
         program.vector(vectors), state[0].code, state[1].code,
         *((v_first.code, v_first.step) if v_first and not none else (0, 0)), y.code, y.step,
     ]  # fmt: skip
-    program.add(opcodes.RWKV7, heads, fields, eps, scratch=(4 * TOGETHER + 10) * N, each_row=True)
+    program.add(opcodes.RWKV7, heads, fields, eps, scratch=(4 * TOGETHER + 10 + N) * N, each_row=True)
 
 
 @inlined
@@ -84,7 +85,7 @@ def heads(step, number, first, stop, rows, private, slots, scratch):
         for which in range(4 if step[30] != 0 else 3):
             _up(step, which, private, slots, head * N, N, m, many, scratch + which * size)
         for n in range(many):
-            _head(step, number, head, m + n, private, slots, scratch + 4 * n * N, size, scratch + 4 * size)
+            _head(step, number, head, m + n, rows, private, slots, scratch + 4 * n * N, size, scratch + 4 * size)
         first += many
 
 
@@ -98,7 +99,7 @@ def _up(step, which, private, slots, own, N, m, many, y):
 
 
 @inlined
-def _head(step, number, head, m, private, slots, ups, apart, room):
+def _head(step, number, head, m, rows, private, slots, ups, apart, room):
     A, N, residual = step[2], step[3], step[30] != 0
     own, vectors = head * N, step[27] + 4 * head * N
     w, a, g, nu = (
@@ -112,10 +113,8 @@ def _head(step, number, head, m, private, slots, ups, apart, room):
     v = floats(place(step[8], private, slots) + m * step[9] + 4 * own, N)
     first = floats(place(step[30], private, slots) + m * step[31] + 4 * own, N) if residual else v
     at = 4 * (m * A + own) * N
-    before = floats(slots[step[28]] + at, N * N)
-    after = floats(slots[step[29]] + at, N * N)
-    for i in range(N * N):
-        after[i] = before[i]
+    after = slots[step[29]] + at
+    state = begin_state(slots[step[28]] + at, after, N * N, rows, room + 40 * N)
     _token(
         (r, w, k, v, a, g, nu, first),
         (
@@ -123,7 +122,7 @@ def _head(step, number, head, m, private, slots, ups, apart, room):
             floats(vectors + 16 * A, N), floats(vectors + 20 * A, N), floats(vectors + 24 * A, N),
             floats(vectors + 28 * A, N),
         ),
-        residual, number[0], after.reshape((N, N)),
+        residual, number[0], floats(state, (N, N)),
         floats(place(step[32], private, slots) + m * step[33] + 4 * own, N),
         (
             floats(room, N), floats(room + 4 * N, N), floats(room + 8 * N, N), floats(room + 12 * N, N),
@@ -131,6 +130,7 @@ def _head(step, number, head, m, private, slots, ups, apart, room):
             floats(room + 32 * N, N), floats(room + 36 * N, N),
         ),
     )  # fmt: skip
+    end_state(state, after, N * N)
 
 
 @inlined

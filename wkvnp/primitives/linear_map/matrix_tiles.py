@@ -41,6 +41,7 @@ _ROOM = 4 * max(SPAN, TILES * OUTPUTS * TERMS)  # bytes before the parts, for nu
 STORED = (_ROOM + TILES * OUTPUTS * SPAN * 2 * PARTS) // 4
 """Numbers that a worker keeps of a matrix."""
 _PARTS_OF = (3, 1, 2, 2, 2)  # the kinds of numbers
+_begin_tiles = begin_tiles()
 _one, _two, _three = (multiply_parts(parts) for parts in (1, 2, 3))
 _write_one, _write_two, _write_three = (write_parts(parts) for parts in (1, 2, 3))
 
@@ -179,7 +180,7 @@ def _some_tiles(job, begin, some, rows, a, c, found, c_step, found_step):
     panels, I, parts = job[0], job[1], _PARTS_OF[job[5]]
     count, P = min(some * OUTPUTS, job[2] - begin), (rows + WIDTH - 1) // WIDTH
     room, a, length = a, a + _ROOM, _COLUMN * ((I + TERMS - 1) // TERMS)
-    begin_tiles()
+    _begin_tiles()
     for k in range(0, I, SPAN):
         terms = min(SPAN, I - k)
         columns = (terms + TERMS - 1) // TERMS
