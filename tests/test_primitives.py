@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numba import prange
 
 from wkvnp import _matrix_unit
 from wkvnp import _scalar as scalar
@@ -9,6 +10,7 @@ from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp._jit import kernel
 from wkvnp._quantised import Quantised
 from wkvnp._threads import most_threads, set_threads
+from wkvnp._tile import exponentiate
 from wkvnp.primitives import linear_map as linear_map_module
 from wkvnp.primitives.elementwise import elementwise, relu_squared, sigmoid, silu
 from wkvnp.primitives.linear_map import (
@@ -303,6 +305,27 @@ def test_exponentials_in_float32() -> None:
     exponentials.serial(limits, e[:4], m[:4])
     np.testing.assert_array_equal(e[:4], [0, 0, np.nan, 1])
     np.testing.assert_array_equal(m[:4], [-1, -1, np.nan, 0])
+
+
+@kernel
+def exponentials_of_vectors(x, reference):  # type: ignore[no-untyped-def]
+    for r in prange(x.shape[0]):
+        exponentiate(x[r], reference)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3.5e-7), ("float64", 1e-15)])
+def test_exponentials_of_vectors(dtype: str, tolerance: float) -> None:
+    x = np.concatenate([np.linspace(-87, 88, 1 << 18), -np.logspace(-30, 1.9, 1 << 15)]).astype(dtype).reshape(-1, 64)
+    y = x.copy()
+    exponentials_of_vectors.serial(y, x.dtype.type(0))
+    assert np.abs(y / np.exp(x.astype(np.float64)) - 1).max() <= tolerance
+    limits = np.zeros((1, 64), dtype)
+    limits[0, :4] = -1000, -np.inf, np.nan, 2
+    exponentials_of_vectors.serial(limits, x.dtype.type(2))
+    np.testing.assert_array_equal(limits[0, :4], [0, 0, np.nan, 1])
+    np.testing.assert_allclose(limits[0, 4:], np.exp(-2), rtol=1e-6)
+    exponentiate(x, x.dtype.type(0))  # outside compiled code
+    np.testing.assert_allclose(x, y, rtol=1e-6)
 
 
 @elementwise

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from ._jit import FAST, jit
@@ -153,6 +154,33 @@ def _expm1_32(x):
     n, fraction = _reduced(x)
     power = _power_of_two(n)
     return fraction * power + (power - _ONE)
+
+
+def vector_exp(builder: Any, x: Any) -> Any:
+    """Return `exp` of the lanes of a float32 vector, which the compiler may hold in wider registers than a loop's."""
+    whole = ir.VectorType(_INT32, x.type.count)
+
+    def call(name: str, *numbers: Any) -> Any:
+        kind = ir.FunctionType(x.type, [x.type] * len(numbers))
+        name = f"llvm.{name}.v{x.type.count}f32"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), numbers)
+
+    def all_lanes(number: np.float32) -> Any:
+        return ir.Constant(x.type, [float(number)] * x.type.count)
+
+    low, high = all_lanes(_LOWEST), all_lanes(_HIGHEST)
+    tiny = builder.fcmp_ordered("<", x, low)
+    clamped = builder.select(tiny, low, x)
+    clamped = builder.select(builder.fcmp_ordered(">", clamped, high), high, clamped)
+    n = call("floor", call("fma", clamped, all_lanes(_LOG2E), all_lanes(_HALF)))
+    r = call("fma", n, all_lanes(-_LN2_LOW), call("fma", n, all_lanes(-_LN2_HIGH), clamped))
+    p = all_lanes(_P0)
+    for factor in (_P1, _P2, _P3, _P4, _P5):
+        p = call("fma", p, r, all_lanes(factor))
+    value = builder.fadd(call("fma", p, builder.fmul(r, r), r), all_lanes(_ONE))
+    exponent = builder.add(builder.fptosi(n, whole), ir.Constant(whole, [127] * x.type.count))
+    power = builder.bitcast(builder.shl(exponent, ir.Constant(whole, [23] * x.type.count)), x.type)
+    return builder.select(tiny, all_lanes(_ZERO), builder.fmul(value, power))
 
 
 @overload(exp, jit_options=_OPTIONS)

@@ -21,6 +21,7 @@ from numba.extending import intrinsic, overload
 
 from ._jit import FAST
 from ._processor import has
+from ._scalar import exp, vector_exp
 
 _OPTIONS = {"fastmath": FAST, "error_model": "numpy"}
 _ROWS = 4
@@ -29,7 +30,7 @@ _ROWS = 4
 _WIDE = 4 if has("avx512f") else 1
 
 CHUNK = 64
-"""How many numbers `largest` and `total` look at; widths that `multiply` is given are multiples of 16."""
+"""How many numbers `largest`, `exponentiate` and `total` take; widths that `multiply` is given are multiples of 16."""
 
 
 def multiply(a, a0, a_step, b, b0, b_step, c, c0, c_step, rows, terms, width, factor, f0):
@@ -55,6 +56,11 @@ def largest(x):
 def total(x):
     """Return the sum of 64 numbers, added in one order."""
     return np.sum(x, dtype=x.dtype)
+
+
+def exponentiate(x, reference):
+    """Set 64 numbers to the exponentials of what they have above a reference."""
+    x[:] = np.exp(x - reference)
 
 
 def sweep(S, i, width, loss, outers, readings):
@@ -295,3 +301,29 @@ def _overload_largest(x):
 @overload(total, jit_options=_OPTIONS)
 def _overload_total(x):
     return lambda x: _total(x)
+
+
+@intrinsic
+def _exponentiate(typing, x, reference):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        memory, begin = _Memory(context, builder, signature.args[0]), ir.IntType(64)(0)
+        one = builder.insert_element(ir.Constant(memory.vector, ir.Undefined), arguments[1], ir.IntType(32)(0))
+        reference = memory.shuffle(one, [0] * memory.vector.count)
+        for w in range(CHUNK // memory.vector.count):
+            number = builder.fsub(memory.load(arguments[0], begin, w), reference)
+            memory.store(vector_exp(builder, number), arguments[0], begin, w)
+        return context.get_dummy_value()
+
+    return types.void(x, reference), generate
+
+
+@overload(exponentiate, jit_options=_OPTIONS)
+def _overload_exponentiate(x, reference):
+    if x.dtype == types.float32:
+        return lambda x, reference: _exponentiate(x, reference)
+
+    def run(x, reference):
+        for i in range(x.size):
+            x[i] = exp(x[i] - reference)
+
+    return run

@@ -5,7 +5,7 @@ import numpy as np
 
 from ..._jit import jit
 from ..._scalar import exp, expm1
-from ..._tile import largest, total
+from ..._tile import exponentiate, largest, total
 from .mask import KEYS
 
 ROWS = 64
@@ -45,6 +45,5 @@ def weigh(scores, rows, top, mass, factor, highest):
         top[r] = highest[r]
     for r in range(rows):
         s, reference = scores[r * KEYS : (r + 1) * KEYS], zero if highest[r] == -np.inf else highest[r]
-        for j in range(s.size):
-            s[j] = exp(s[j] - reference)
+        exponentiate(s, reference)
         mass[r] += total(s)
