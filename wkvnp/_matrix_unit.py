@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -70,7 +70,7 @@ def _plus(builder: Any, place: Any, count: int) -> Any:
     return builder.add(place, _I64(count))
 
 
-def begin_tiles(shapes: Iterable[tuple[int, int]] = ((16, 64),) * 8) -> Any:
+def begin_tiles(shapes: Sequence[tuple[int, int]] = ((16, 64),) * 8) -> Any:
     """Return the intrinsic that makes the unit ready, until `end_tiles`, for tiles of so many rows and bytes."""
 
     @intrinsic

@@ -103,7 +103,9 @@ class _Memory:
         return self.builder.gep(data, [self.builder.add(index, index.type(vector * self.vector.count))])
 
     def spread(self, value: Any, index: Any) -> Any:
-        number = self.builder.load(self.pointer(value, index))
+        return self.everywhere(self.builder.load(self.pointer(value, index)))
+
+    def everywhere(self, number: Any) -> Any:
         one = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), number, ir.IntType(32)(0))
         return self.shuffle(one, [0] * self.vector.count)
 
@@ -307,8 +309,7 @@ def _overload_total(x):
 def _exponentiate(typing, x, reference):
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         memory, begin = _Memory(context, builder, signature.args[0]), ir.IntType(64)(0)
-        one = builder.insert_element(ir.Constant(memory.vector, ir.Undefined), arguments[1], ir.IntType(32)(0))
-        reference = memory.shuffle(one, [0] * memory.vector.count)
+        reference = memory.everywhere(arguments[1])
         for w in range(CHUNK // memory.vector.count):
             number = builder.fsub(memory.load(arguments[0], begin, w), reference)
             memory.store(vector_exp(builder, number), arguments[0], begin, w)

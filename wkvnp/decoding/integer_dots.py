@@ -81,6 +81,13 @@ def stored_codes(builder: Any, kind: str, address: Any) -> list[Any]:
     return [builder.and_(v, halves) for v in loaded] + [builder.and_(builder.lshr(v, four), halves) for v in loaded]
 
 
+def add_group(builder: Any, sums: Any, scale: Any, of_group: Any, total: Any) -> None:
+    """Add the sums of a group to totals, times the scales of both sides; that of activations is behind their sum."""
+    both = builder.fmul(scale, everywhere_at(builder, builder.add(of_group, _I64(4)), _VECTOR))
+    whole = builder.sitofp(sums, _VECTOR)
+    builder.store(builder.call(multiply_add(builder), [whole, both, builder.load(total)]), total)
+
+
 @functools.cache
 def integer_dots(blocks: int, rows: int, kind: str, instruction: str = INSTRUCTIONS[0]) -> Any:
     """Return the intrinsic for `blocks` times 16 stored rows and `rows` rows of activations.
@@ -94,7 +101,7 @@ def integer_dots(blocks: int, rows: int, kind: str, instruction: str = INSTRUCTI
     def tile(typing, w, w_step, s, s_step, x, x_step, terms, y, o_step, y_step):
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             w, w_step, s, s_step, x, x_step, terms, y, o_step, y_step = arguments
-            fma, zero = multiply_add(builder), ir.Constant(_VECTOR, [0.0] * LANES)
+            zero = ir.Constant(_VECTOR, [0.0] * LANES)
             pairs = [(q, r) for q in range(blocks) for r in range(rows)]
             totals = {pair: cgutils.alloca_once_value(builder, zero) for pair in pairs}
 
@@ -116,9 +123,7 @@ def integer_dots(blocks: int, rows: int, kind: str, instruction: str = INSTRUCTI
                         for n, vector in enumerate(vectors):  # two sums in turn, since one waits for the last product
                             four = everywhere_at(builder, builder.add(first, _I64(4 * n)), _SUMS)
                             sums[n % 2] = _meet(builder, vector, four, sums[n % 2], instruction)
-                        both = builder.fmul(scale, everywhere_at(builder, builder.add(of_group, _I64(4)), _VECTOR))
-                        total, whole = totals[q, r], builder.sitofp(builder.add(*sums), _VECTOR)
-                        builder.store(builder.call(fma, [whole, both, builder.load(total)]), total)
+                        add_group(builder, builder.add(*sums), scale, of_group, totals[q, r])
             for (q, r), total in totals.items():
                 to = builder.add(y, builder.add(builder.mul(o_step, _I64(q)), builder.mul(y_step, _I64(r))))
                 builder.store(builder.load(total), builder.inttoptr(to, _VECTOR.as_pointer()), align=4)

@@ -17,8 +17,8 @@ from numba.extending import intrinsic
 from .._jit import inlined
 from .._matrix_unit import TILE, begin_tiles, call_unit, end_tiles, read_tile, store_tile
 from .._quantised import BESIDE, GROUP
-from .dots import LANES, load, multiply_add, widened
-from .integer_dots import BYTES, everywhere_at, stored_codes
+from .dots import LANES, load, widened
+from .integer_dots import BYTES, add_group, everywhere_at, stored_codes
 
 ROWS = 16
 """Rows of activations that meet a block at once."""
@@ -39,7 +39,7 @@ def _tile(typing, w, s, x, x_step, terms, y, y_step, room):
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         w, s, x, x_step, terms, y, y_step, room = arguments
-        fma, zero = multiply_add(builder), ir.Constant(_VECTOR, [0.0] * LANES)
+        zero = ir.Constant(_VECTOR, [0.0] * LANES)
         totals = [cgutils.alloca_once_value(builder, zero) for _ in range(ROWS)]
         x_rows = [builder.add(x, builder.mul(x_step, _I64(r))) for r in range(ROWS)]
         with cgutils.for_range(builder, builder.udiv(terms, _I64(GROUP))) as loop:
@@ -54,9 +54,8 @@ def _tile(typing, w, s, x, x_step, terms, y, y_step, room):
             for r, total in enumerate(totals):
                 of_group = builder.add(builder.add(x_rows[r], terms), pair)
                 sums = load(builder, builder.add(room, _I64(4 * BESIDE * r)), _I32, 64)
-                whole = builder.sitofp(builder.add(sums, everywhere_at(builder, of_group, _WHOLE)), _VECTOR)
-                both = builder.fmul(scale, everywhere_at(builder, builder.add(of_group, _I64(4)), _VECTOR))
-                builder.store(builder.call(fma, [whole, both, builder.load(total)]), total)
+                sums = builder.add(sums, everywhere_at(builder, of_group, _WHOLE))
+                add_group(builder, sums, scale, of_group, total)
         for r, total in enumerate(totals):
             to = builder.add(y, builder.mul(y_step, _I64(r)))
             builder.store(builder.load(total), builder.inttoptr(to, _VECTOR.as_pointer()), align=4)
