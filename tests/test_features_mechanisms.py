@@ -437,3 +437,37 @@ def test_the_page_says_what_the_script_prints(
     row = next(line for line in page.splitlines() if line.startswith("| 0.25 |"))
     ours, theirs = ([float(cell) for cell in line.strip("|").split("|")] for line in (printed, row))
     np.testing.assert_allclose(ours, theirs, rtol=0.05)  # two digits are printed
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("size", [1e6, 1e19, 1e30, 1e37])
+def test_features_whose_products_are_infinite_give_the_mean_of_the_values(size: float, causal: bool) -> None:
+    rng = np.random.default_rng(0)
+    q, k = (size * rng.uniform(0, 1, (1, 5, 2, 3)).astype(np.float32) for _ in range(2))
+    v = rng.standard_normal((1, 5, 2, 4)).astype(np.float32)
+    y, state = wkvnp.linear_attention(q, k, v, causal=causal)
+    exact, _ = wkvnp.linear_attention(*map(np.float64, (q, k, v)), causal=causal)
+    assert np.abs(y - exact).max() <= 1e-6
+    assert np.isfinite(state.S).all()
+
+
+def test_scaling_large_queries_changes_no_bit_elsewhere() -> None:
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.uniform(0, 1, (1, 6, 2, 3)).astype(np.float32) for _ in range(3))
+    usual = wkvnp.linear_attention(q, k, v, features="relu", eps=1e-3)[0]
+    large = wkvnp.linear_attention(q * np.float32(2**40), k, v, features="relu", eps=1e-3 * 2**40)[0]
+    np.testing.assert_array_equal(large, usual)
+    mixed = np.concatenate([q[:, :3], q[:, 3:] * np.float32(2**40)], axis=1)
+    np.testing.assert_array_equal(wkvnp.linear_attention(mixed, k, v, features="relu", eps=0)[0][:, :3],
+                                  wkvnp.linear_attention(q, k, v, features="relu", eps=0)[0][:, :3])  # fmt: skip
+    plain = wkvnp.linear_attention(q * np.float32(2**40), k, v, normalize=False, features="relu")[0]
+    np.testing.assert_array_equal(plain, wkvnp.linear_attention(q, k, v, normalize=False, features="relu")[0] * 2**40)
+
+
+@pytest.mark.parametrize("name", ["linear_attention", "based"])
+def test_sums_that_are_infinite_are_refused(name: str) -> None:
+    x = np.full((1, 4, 2, 3), 2e38, np.float32)
+    with pytest.raises(ShapeError, match=f"{name}: k must be so small that its features, their sums .* divide k by"):
+        getattr(wkvnp, name)(np.ones_like(x), x, x)
+    y, _ = getattr(wkvnp, name)(np.ones_like(x), np.ones_like(x), np.full_like(x, np.nan))
+    assert np.isnan(y).all()

@@ -7,7 +7,7 @@ from typing import Any
 import hybrid_oracle
 import numpy as np
 import pytest
-from contracts.tolerance import CUT
+from contracts.tolerance import CUT_HYBRID
 from state_arrays import assert_close
 
 import wkvnp
@@ -57,14 +57,14 @@ def test_cut_anywhere_and_batch(tmp_path: Path, pattern: str) -> None:
     for cut in (1, 9, 38):
         first, state = model(TOKENS[:cut], logits="all")
         second, end = model(TOKENS[cut:], state=state, logits="all")
-        assert np.abs(np.concatenate([first, second]) - whole).max() <= CUT
-        assert_close(end, final, CUT)
+        assert np.abs(np.concatenate([first, second]) - whole).max() <= CUT_HYBRID
+        assert_close(end, final, CUT_HYBRID)
     parts = [TOKENS[:3], TOKENS[3:20], TOKENS[20:]]
     together, states = model(parts)
     for n, part in enumerate(parts):
         alone, state = model(part)
-        assert np.abs(together[n] - alone).max() <= CUT
-        assert_close(states[n], state, CUT)
+        assert np.abs(together[n] - alone).max() <= CUT_HYBRID
+        assert_close(states[n], state, CUT_HYBRID)
 
 
 def test_the_pattern_repeats_over_the_layers() -> None:

@@ -6,6 +6,7 @@ from numba import prange
 
 from wkvnp import _matrix_unit
 from wkvnp import _scalar as scalar
+from wkvnp._decay import faded, signed_decay, split_decay
 from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp._jit import kernel
 from wkvnp._quantised import Quantised
@@ -286,6 +287,36 @@ def exponentials(x, e, m):  # type: ignore[no-untyped-def]
     for i in range(x.size):
         e[i] = scalar.exp(x[i])
         m[i] = scalar.expm1(x[i])
+
+
+@kernel
+def decays_in_parts(x, whole, rest, signed, kept):  # type: ignore[no-untyped-def]
+    for i in range(x.size):
+        whole[i], rest[i] = split_decay(x[i])
+        signed[i] = signed_decay(x[i])
+        kept[i] = faded(x.dtype.type(3), signed[i])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_decays_are_exact_at_both_ends(dtype: str) -> None:
+    x = np.concatenate([[0.0, -0.0, -np.inf, -88, -1e30], -np.logspace(-12, np.log10(80), 200_000)]).astype(dtype)
+    whole, rest, signed, kept = (np.empty_like(x) for _ in range(4))
+    decays_in_parts.serial(x, whole, rest, signed, kept)
+    exact, lost, bound = np.exp(np.float64(x)), -np.expm1(np.float64(x)), 2e-7 if dtype == "float32" else 1e-14
+    exact[exact < np.finfo(dtype).tiny] = 0
+    assert (np.abs(np.float64(whole) + rest - exact) <= bound * exact).all()
+    assert (np.abs(np.float64(kept) / 3 - exact) <= bound * exact).all()
+    slow = np.signbit(signed)
+    assert (slow[:2]).all() and not slow[x < np.log(0.5)].any()
+    np.testing.assert_array_equal(whole[slow], 1)
+    assert (np.abs(signed[slow] + lost[slow]) <= bound * lost[slow]).all()
+    assert (np.abs(rest[slow] + lost[slow]) <= bound * lost[slow]).all()
+    if dtype == "float32":
+        np.testing.assert_array_equal(np.float64([whole, rest, signed, kept])[:, 2:5], 0)
+    for i in (0, 2, 9, 150_000, 200_000):  # outside compiled code
+        assert split_decay(x[i])[0] + split_decay(x[i])[1] == pytest.approx(exact[i], rel=bound)
+        assert faded(x.dtype.type(3), signed_decay(x[i])) == pytest.approx(3 * exact[i], rel=bound)
+        assert np.signbit(signed_decay(x[i])) == slow[i] or -0.7 < x[i] < -0.3
 
 
 @kernel

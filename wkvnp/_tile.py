@@ -19,6 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from ._decay import where_sign_bit
 from ._jit import FAST
 from ._processor import has
 from ._scalar import exp, vector_exp
@@ -28,6 +29,7 @@ _ROWS = 4
 # Vectors beside each other in four rows: 16 sums and 4 factors fill 32 registers of 64 bytes; where a vector is two
 # registers of 32 bytes, and there are 16 of them, one vector is what fits.
 _WIDE = 4 if has("avx512f") else 1
+_SWEPT = 4 if has("avx512f") else 2  # vectors beside each other in one row of a state
 
 CHUNK = 64
 """How many numbers `largest`, `exponentiate` and `total` take; widths that `multiply` is given are multiples of 16."""
@@ -63,20 +65,21 @@ def exponentiate(x, reference):
     x[:] = np.exp(x - reference)
 
 
-def sweep(S, i, width, loss, outers, readings):
+def sweep(S, i, width, decay, outers, readings):
     """Pass once over the `width` values from i on of a state S (K, V): read its rows as they are, then move them.
 
-    For every (p, y) of `readings`, ``y += p S``; then, if there are `outers`, ``S += loss S`` and the outer product of
-    every (k, v) of them. Both are tuples; loss, p, k have K numbers, y, v have `width`, and all may have more.
+    For every (p, y) of `readings`, ``y += p S``; then, if there are `outers`, rows of S decay (`_decay.signed_decay`),
+    and the outer product of every (k, v) of them is added. Both are tuples; decay, p, k have K numbers, y, v have
+    `width`, and all may have more.
     """
     K, rows = len(S), S[:, i : i + width]
     for p, y in readings:
         y[:width] += p[:K] @ rows
     if outers:
-        moves = loss[:K, None] * rows
+        moves = decay[:K, None] * rows
         for k, v in outers:
             moves += np.outer(k[:K], v[:width])
-        rows += moves
+        rows[:] = np.where(np.signbit(decay[:K, None]), rows, 0) + moves
 
 
 def _lanes(number: Any) -> int:
@@ -193,15 +196,28 @@ def _overload_multiply(a, a0, a_step, b, b0, b_step, c, c0, c_step, rows, terms,
     return run
 
 
+def _decayed(builder: Any, decay: Any, row: Any, change: Any) -> Any:
+    """Return row + change where the decay is slow, change where it is strong.
+
+    AVX-512 masks the addition itself. Other processors add what a mask leaves of the row: 5 to 10 % faster on Zen 3
+    than a multiplication of the row by 0 or 1.
+    """
+    if not has("avx512f") or row.type.count == 1:
+        return builder.fadd(where_sign_bit(builder, decay, row), change)
+    kind = ir.VectorType(ir.IntType(64 if row.type.element == ir.DoubleType() else 32), row.type.count)
+    slow = builder.icmp_signed("<", builder.bitcast(decay, kind), ir.Constant(kind, [0] * row.type.count))
+    return builder.select(slow, builder.fadd(row, change), change)
+
+
 @functools.cache
 def _sweep(vectors: int, lanes: int) -> Any:
     """Return the intrinsic of `sweep` for so many vectors beside each other, at value c of those asked for."""
 
     @intrinsic
-    def sweep(typing, S, i, c, loss, outers, readings):
+    def sweep(typing, S, i, c, decay, outers, readings):
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            kinds = dict(zip(("S", "i", "c", "loss", "outers", "readings"), signature.args, strict=True))
-            S, i, c, loss, outers, readings = arguments
+            kinds = dict(zip(("S", "i", "c", "decay", "outers", "readings"), signature.args, strict=True))
+            S, i, c, decay, outers, readings = arguments
             rows = _Memory(context, builder, kinds["S"], lanes)
             state = context.make_array(kinds["S"])(context, builder, S)
             K, V = cgutils.unpack_tuple(builder, state.shape, 2)
@@ -217,12 +233,12 @@ def _sweep(vectors: int, lanes: int) -> Any:
             sums = [
                 [cgutils.alloca_once_value(builder, memory.load(y, c, w)) for w in places] for _, (memory, y) in read
             ]
-            fading = _Memory(context, builder, kinds["loss"], lanes) if moved else None
+            fading = _Memory(context, builder, kinds["decay"], lanes) if moved else None
             with cgutils.for_range(builder, K) as loop:
                 factors = [memory.spread(k, loop.index) for (memory, k), _ in moved]
                 reads = [memory.spread(p, loop.index) for (memory, p), _ in read]
                 at = builder.add(builder.add(i, c), builder.mul(V, loop.index))
-                fade = fading.spread(loss, loop.index) if fading else None
+                fade = fading.spread(decay, loop.index) if fading else None
                 for w in places:
                     row = rows.load(S, at, w)
                     for p, sum_ in zip(reads, sums, strict=True):
@@ -231,33 +247,33 @@ def _sweep(vectors: int, lanes: int) -> Any:
                         change = builder.fmul(fade, row)
                         for k, v in zip(factors, added, strict=True):
                             change = rows.multiply_add(k, v[w], change)
-                        rows.store(builder.fadd(row, change), S, at, w)
+                        rows.store(_decayed(builder, fade, row, change), S, at, w)
             for (_, (memory, y)), sum_ in zip(read, sums, strict=True):
                 for w in places:
                     memory.store(builder.load(sum_[w]), y, c, w)
             return context.get_dummy_value()
 
-        return types.void(S, types.intp, types.intp, loss, outers, readings), generate
+        return types.void(S, types.intp, types.intp, decay, outers, readings), generate
 
     return sweep
 
 
 @overload(sweep, jit_options=_OPTIONS)
-def _overload_sweep(S, i, width, loss, outers, readings):
+def _overload_sweep(S, i, width, decay, outers, readings):
     lanes = _lanes(S.dtype)
-    many, some, each = _sweep(_WIDE, lanes), _sweep(1, lanes), _sweep(1, 1)
-    step = _WIDE * lanes
+    many, some, each = _sweep(_SWEPT, lanes), _sweep(1, lanes), _sweep(1, 1)
+    step = _SWEPT * lanes
 
-    def run(S, i, width, loss, outers, readings):
+    def run(S, i, width, decay, outers, readings):
         c = 0
         while c + step <= width:
-            many(S, i, c, loss, outers, readings)
+            many(S, i, c, decay, outers, readings)
             c += step
         while c + lanes <= width:
-            some(S, i, c, loss, outers, readings)
+            some(S, i, c, decay, outers, readings)
             c += lanes
         while c < width:
-            each(S, i, c, loss, outers, readings)
+            each(S, i, c, decay, outers, readings)
             c += 1
 
     return run

@@ -18,6 +18,7 @@ class Case:
     run: Callable[[Arrays, Any, np.ndarray], tuple[np.ndarray, Any]]
     oracle: Callable[[Arrays, Any], tuple[np.ndarray, Any]]
     constant: tuple[str, ...] = ()  # inputs without a time axis
+    fades: bool = True  # whether its state decays
 
     def sequence(self, inputs: Arrays, begin: int, end: int) -> Arrays:
         return {name: a if name in self.constant else a[begin:end] for name, a in inputs.items()}

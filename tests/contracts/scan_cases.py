@@ -63,19 +63,27 @@ def time_invariant_case(name: str, turning: bool) -> Case:
     def draw(rng: np.random.Generator, M: int, Q: int) -> tuple[Arrays, Any]:
         inputs = {
             "x": rng.standard_normal((M, C)),
-            "loss": np.expm1(poles(rng, turning, C, N)),
+            "log_decay": poles(rng, turning, C, N),
             "drive": signed(rng, turning, C, N),
             "read": signed(rng, turning, C, N),
             "D": rng.standard_normal(C),
         }
         return inputs, signed(rng, turning, Q, C, N)
 
+    def discretized(x: Arrays, *functions: Any) -> Arrays:
+        """Replace the logarithm by what the kernel or the oracle takes, in double precision."""
+        inputs = dict(x)
+        log_decay = inputs.pop("log_decay").astype(np.complex128 if turning else np.float64)
+        return inputs | {{np.exp: "decay", np.expm1: "less_one"}[f]: f(log_decay) for f in functions}
+
     return Case(
         name,
         draw,
-        lambda x, state, offsets: selective.time_invariant(**x, state=state, offsets=offsets),
-        lambda x, state: selective_oracle.time_invariant(**x, state=state),
-        ("loss", "drive", "read", "D"),
+        lambda x, state, offsets: selective.time_invariant(
+            **discretized(x, np.exp, np.expm1), state=state, offsets=offsets
+        ),
+        lambda x, state: selective_oracle.time_invariant(**discretized(x, np.exp), state=state),
+        ("log_decay", "drive", "read", "D"),
     )
 
 
@@ -95,6 +103,7 @@ def short_case(name: str, width: int, bias: bool) -> Case:
         run,
         lambda x, state: convolution_oracle.short_convolution(**x, window=state),
         ("weight", "bias"),
+        fades=False,
     )
 
 

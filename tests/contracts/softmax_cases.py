@@ -41,7 +41,7 @@ def softmax_case(name: str, forget: bool = False, heads: tuple[str, ...] = (), *
             gates = np.cumsum(x["log_forget"], axis=0, dtype=np.float64)
         return y, (k, v, np.array(len(k)), *((gates,) if forget else ()))
 
-    return Case(name, draw, run, oracle, heads)
+    return Case(name, draw, run, oracle, heads, fades=False)
 
 
 SOFTMAX_CASES = (

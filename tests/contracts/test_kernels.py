@@ -14,8 +14,10 @@ import wkvnp.kernels.selective
 import wkvnp.kernels.softmax.state
 import wkvnp.kernels.wkv
 from contracts.cases import CASES, Case
-from contracts.tolerance import SCAN, assert_close
+from contracts.tolerance import FADED, SCAN, assert_close
 from wkvnp import set_threads
+
+LARGE = 1e6  # of a state, in units of what is written
 
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -86,6 +88,35 @@ def test_agrees_with_oracle(case: Case, dtype: str, T: int, given: bool) -> None
     assert_close(y, oracle_y, SCAN[dtype])
     if T or given:
         assert_state_close(case, select(final, 0), oracle_state, SCAN[dtype])
+
+
+def hardened(case: Case, inputs: Any, state: Any, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Return inputs with decays from exp(-80) to 1 - 1e-6, at every tenth token all strong, and a large state."""
+
+    def log_decays(shape: tuple[int, ...]) -> np.ndarray:
+        wide = -np.exp(rng.uniform(np.log(1e-6), np.log(80), shape))
+        return np.where(rng.random((shape[0], *[1] * (len(shape) - 1))) < 0.1, rng.uniform(-20, -8, shape), wide)
+
+    inputs = dict(inputs)
+    if "log_decay" in inputs:
+        turns = inputs["log_decay"].imag
+        inputs["log_decay"] = log_decays(turns.shape) + (1j * turns if turns.any() else 0)
+    if "dt" in inputs:
+        inputs["dt"] = inputs["dt"] * np.where(rng.random((len(inputs["dt"]), 1)) < 0.1, 100, 1)
+    large = state[0] if isinstance(state, tuple) else state
+    return inputs, (LARGE * large, *state[1:]) if isinstance(state, tuple) else LARGE * large
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.fades], ids=lambda case: case.name)
+@pytest.mark.parametrize("T", [2, 37, 200])
+def test_what_a_decay_leaves_of_a_large_state_is_right_at_every_position(case: Case, T: int) -> None:
+    rng = np.random.default_rng(T)
+    inputs, state = cast(hardened(case, *case.draw(rng, T, 1), rng), "float32")
+    y, final = case.run(inputs, state, np.array([0, T]))
+    oracle_y, oracle_state = case.oracle(inputs, select(state, 0))
+    for t in range(T):
+        assert_close(y[t : t + 1], oracle_y[t : t + 1], FADED, f"y[{t}]")
+    assert_state_close(case, select(final, 0), oracle_state, FADED)
 
 
 @by_case

@@ -98,7 +98,7 @@ def _head(step, number, head, m, rows, private, slots, moved, room):
     k = floats(place(step[6], private, slots) + m * step[7] + 4 * own, N)
     v = floats(place(step[8], private, slots) + m * step[9] + 4 * own, N)
     out = floats(place(step[10], private, slots) + m * step[11] + 4 * own, N)
-    log_decay, loss = floats(moved, N), floats(room, N)
+    log_decay, fade = floats(moved, N), floats(room, N)
     p, y = floats(room + 4 * N, N), floats(room + 8 * N, N)
     if step[17]:
         for i in range(N):
@@ -109,7 +109,7 @@ def _head(step, number, head, m, rows, private, slots, moved, room):
     at = 4 * (m * A + own) * N
     after = slots[step[21]] + at
     state = begin_state(slots[step[20]] + at, after, N * N, rows, room + 12 * N)
-    token(r, log_decay, k, v, u, True, floats(state, (N, N)), 0, y, loss, p)
+    token(r, log_decay, k, v, u, True, floats(state, (N, N)), 0, y, fade, p)
     end_state(state, after, N * N)
     standardize_group(y, weight, bias, number[0], out)
     if step[12]:

@@ -56,7 +56,7 @@ def selective_blocks(
         E, N, *places, KINDS[dtype_name(factor.dtype)], program.constant(factor), factor.shape[1],
         program.vector(dt[1]), program.vector(A.T), program.vector(D), state[0].code, state[1].code,
     ]  # fmt: skip
-    program.add(opcodes.MAMBA1, -(-E // CHANNELS), fields, scratch=CHANNELS * TOGETHER)
+    program.add(opcodes.MAMBA1, -(-E // CHANNELS), fields, scratch=CHANNELS * (TOGETHER + 1))
 
 
 @inlined
@@ -71,20 +71,23 @@ def blocks(step, first, stop, rows, private, slots, scratch):
             low, many = place(step[8], private, slots) + m * low_step, min(TOGETHER, rows - m)
             multiply_run(kind, step[17] + i * size, size, n, low, low_step, terms, many, scratch, 4 * CHANNELS)
             for j in range(many):
-                _block(step, i, n, m + j, private, slots, scratch + 4 * j * CHANNELS)
+                moved, room = scratch + 4 * j * CHANNELS, scratch + 4 * TOGETHER * CHANNELS
+                _block(step, i, n, m + j, private, slots, moved, room)
 
 
 @inlined
-def _block(step, i, n, m, private, slots, moved):
+def _block(step, i, n, m, private, slots, moved, room):
     E, N = step[2], step[3]
     x = floats(place(step[4], private, slots) + m * step[5] + 4 * i, n)
     z = floats(place(step[6], private, slots) + m * step[7] + 4 * i, n)
     B = floats(place(step[10], private, slots) + m * step[11], N)
     C = floats(place(step[12], private, slots) + m * step[13], N)
     y = floats(place(step[14], private, slots) + m * step[15] + 4 * i, n)
-    bias, D, dt = floats(step[19] + 4 * i, n), floats(step[21] + 4 * i, n), floats(moved, n)
+    bias, D, dt, u = floats(step[19] + 4 * i, n), floats(step[21] + 4 * i, n), floats(moved, n), floats(room, n)
     for c in range(n):
         dt[c] = softplus(dt[c] + bias[c])
+    for c in range(n):
+        u[c] = dt[c] * x[c]
         y[c] = D[c] * x[c]
     for j in range(N):
         at = 4 * ((m * N + j) * E + i)
@@ -95,5 +98,5 @@ def _block(step, i, n, m, private, slots, moved):
         )
         for c in range(n):
             h[c] = before[c]
-        real_row(x, dt, a, B[j], C[j], h, y)
+        real_row(u, dt, a, B[j], C[j], h, y)
     gate(z, y)

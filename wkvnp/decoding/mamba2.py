@@ -75,7 +75,7 @@ def _head(step, head, m, private, slots, scratch):
     constants = floats(step[16], 3 * H + 2)
     dt = softplus(dt + constants[head])
     dt = min(max(dt, constants[3 * H]), constants[3 * H + 1])
-    v, loss, p = floats(scratch, P), floats(scratch + 4 * P, N), floats(scratch + 4 * (P + N), N)
+    v, fade, p = floats(scratch, P), floats(scratch + 4 * P, N), floats(scratch + 4 * (P + N), N)
     decay = floats(scratch + 4 * (P + 2 * N), 1)
     decay[0] = dt * constants[H + head]
     for i in range(P):
@@ -84,7 +84,7 @@ def _head(step, head, m, private, slots, scratch):
     before, after = floats(slots[step[17]] + at, N * P), floats(slots[step[18]] + at, N * P)
     for i in range(N * P):
         after[i] = before[i]
-    token(C, decay, B, v, B, False, after.reshape((N, P)), 0, y, loss, p)
+    token(C, decay, B, v, B, False, after.reshape((N, P)), 0, y, fade, p)
     D = constants[2 * H + head]
     for i in range(P):
         y[i] += D * x[i]

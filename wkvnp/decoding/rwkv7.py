@@ -141,7 +141,7 @@ def _token(inputs, vectors, residual, eps, S, out, room):
     """
     r, w, k, v, a, g, nu, v_first = inputs
     w0, a0, v0, k_k, k_a, r_k, weight, bias = vectors
-    log_decay, rate, kappa, b, key, value, y, loss, p, s = room
+    log_decay, rate, kappa, b, key, value, y, decay, p, s = room
     N, zero, one = out.size, out.dtype.type(0), out.dtype.type(1)
     squares, bonus = zero, zero
     # Loops over few arrays each: with many, the compiler cannot tell that none overlaps another, and computes singly.
@@ -167,7 +167,7 @@ def _token(inputs, vectors, residual, eps, S, out, room):
         unit = kappa[i] * scale
         kappa[i] = -unit
         b[i] = unit * rate[i]
-    dplr_token(r, log_decay, key, value, kappa, b, S, 0, y, loss, p, s)
+    dplr_token(r, log_decay, key, value, kappa, b, S, 0, y, decay, p, s)
     standardize_group(y, weight, bias, eps, out)
     for i in range(N):
         out[i] = (out[i] + bonus * value[i]) * g[i]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,7 +24,10 @@ from ._spec import Call, Spec
 
 Array = npt.NDArray[Any]
 Offsets = npt.NDArray[np.int64]
-Write = Callable[[slice, Array], None]
+Reading = tuple[slice, Array, Any]  # a piece of the tokens, what its queries read, and what they were multiplied by
+
+LARGE_QUERY = 2.0**20
+"""Features of queries from here on are scaled down before they meet the sums: their products could be infinite."""
 
 FEATURES_AT_ONCE = 1 << 20
 """Numbers in one array of features: time is cut, so that those of a long text never stand in memory all at once."""
@@ -93,15 +96,40 @@ def attend(
     parts = parts if maps.logarithmic else parts[:2]
     y, least = np.empty((len(q), *v.shape[1:]), v.dtype), v.dtype.type(np.finfo(v.dtype).tiny if eps is None else eps)
 
-    def write(piece: slice, read: Array) -> None:
-        y[piece] = read[..., :-1] / (read[..., -1:] + least) if normalize else read[..., :-1]
-
     most = max(1, FEATURES_AT_ONCE // max(1, v.shape[1] * width))
     if flow.causal:
-        _read_along(maps, q, k, v, parts, call.offsets, most, write)
+        readings = _read_along(maps, q, k, v, parts, call.offsets, most)
     else:
-        _read_all(maps, q, k, v, parts, (call.offsets, key_offsets), most, write)
+        readings = _read_all(maps, q, k, v, parts, (call.offsets, key_offsets), most)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        for piece, read, factor in readings:
+            if normalize:
+                y[piece] = read[..., :-1] / (read[..., -1:] + (least if eps is None else least * factor))
+            else:
+                y[piece] = read[..., :-1] / factor
+    if normalize and not np.isfinite(y).all():
+        _refuse_overflow(spec.name, (q, k, v, *(call.state or ())))
     return call.leave(y, spec.state_type(*parts))
+
+
+def _within_range(queries: Array) -> tuple[Array, Any]:
+    """Return features (M, H, F), large ones scaled by powers of two (M, H, 1), so that what they read is finite."""
+    if not queries.size or np.abs(queries).max() < LARGE_QUERY:
+        return queries, queries.dtype.type(1)
+    peaks = np.abs(queries).max(axis=-1, keepdims=True)
+    exponents = np.where((peaks >= LARGE_QUERY) & np.isfinite(peaks), np.frexp(peaks)[1], 0)
+    factor = np.ldexp(queries.dtype.type(1), -exponents)
+    return queries * factor, factor
+
+
+def _refuse_overflow(function: str, given: Iterable[Array]) -> None:
+    """Raise if finite arguments made sums that are not."""
+    arrays = list(given)
+    if all(np.isfinite(array).all() for array in arrays):
+        raise ShapeError(
+            f"{function}: k must be so small that its features, their sums and their products with v and q stay below "
+            f"{np.finfo(arrays[0].dtype).max:.1g}; got larger ones; use float64, or divide k by a power of two"
+        )
 
 
 def _enter(spec: Spec, values: dict[str, Any], flow: Flow) -> tuple[Call, Offsets]:
@@ -149,8 +177,8 @@ def _pieces(offsets: Offsets, most: int) -> Iterator[tuple[slice, slice, Offsets
 
 
 def _read_along(
-    maps: Maps, q: Array, k: Array, v: Array, parts: list[Array], offsets: Offsets, most: int, write: Write
-) -> None:
+    maps: Maps, q: Array, k: Array, v: Array, parts: list[Array], offsets: Offsets, most: int
+) -> Iterator[Reading]:
     """Read what the token itself and those before it hold; `parts` of the state change in place."""
     log_decay = np.zeros((1, k.shape[1], 1), k.dtype)
     for piece, rows, inside in _pieces(offsets, most):
@@ -161,10 +189,11 @@ def _read_along(
             log_decay = (before - largest)[:, :, None]
             features = np.exp(features - largest[:, :, None])
         first = np.concatenate([parts[0][rows], parts[1][rows, ..., None]], axis=3)
-        queries, features = np.ascontiguousarray(maps.queries(q[piece])), np.ascontiguousarray(features)
+        queries, factor = _within_range(np.ascontiguousarray(maps.queries(q[piece])))
+        features = np.ascontiguousarray(features)
         read, last = linear(queries, log_decay, features, _with_ones(v[piece]), None, first, inside)
-        write(piece, read)
         parts[0][rows], parts[1][rows] = last[..., :-1], last[..., -1]
+        yield piece, read, factor
 
 
 def _running_maximum(peaks: Array, top: Array, offsets: Offsets) -> tuple[Array, Array]:
@@ -184,8 +213,7 @@ def _read_all(
     parts: list[Array],
     offsets: tuple[Offsets, Offsets],
     most: int,
-    write: Write,
-) -> None:
+) -> Iterator[Reading]:
     """Read what all keys of the sequence hold, by two matrix products; `parts` of the state change in place."""
     for n in range(offsets[0].size - 1):
         S, z, *top = (part[n] for part in parts)
@@ -200,4 +228,5 @@ def _read_all(
             total += features.transpose(1, 2, 0) @ _with_ones(v[piece]).transpose(1, 0, 2)
         S[...], z[...] = total[..., :-1], total[..., -1]
         for piece, _, _ in _pieces(offsets[0][n : n + 2], most):
-            write(piece, (maps.queries(q[piece]).transpose(1, 0, 2) @ total).transpose(1, 0, 2))
+            queries, factor = _within_range(maps.queries(q[piece]))
+            yield piece, (queries.transpose(1, 0, 2) @ total).transpose(1, 0, 2), factor

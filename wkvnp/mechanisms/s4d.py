@@ -33,19 +33,19 @@ SPEC = Spec(
 )
 
 
-def discretized(dt: Array, A: Array, B_in: Array, rule: str) -> tuple[Array, Array, Array]:
-    """Return, in double precision, the logarithm of the decay per token, the decay less 1, and what an input adds."""
+def discretized(dt: Array, A: Array, B_in: Array, rule: str) -> tuple[Array, Array, Array, Array]:
+    """Return, in double precision, the decay per token, its logarithm, the decay less 1, and what an input adds."""
     wide = np.result_type(A, np.float64)
     dt = dt[:, None].astype(np.float64)
     step = dt * A.astype(wide)
     if rule == "zoh":
-        log_decay, loss = step, np.expm1(step)
-        gain = np.where(A == 0, dt, loss / np.where(A == 0, 1, A))
+        decay, log_decay, less_one = np.exp(step), step, np.expm1(step)
+        gain = np.where(A == 0, dt, less_one / np.where(A == 0, 1, A))
     else:
         with np.errstate(divide="ignore", invalid="ignore"):  # a step of -2 forgets everything
             log_decay = np.nan_to_num(2 * np.arctanh(step / 2 + 0j), neginf=-1e4)
-        loss, gain = step / (1 - step / 2), dt / (1 - step / 2)
-    return log_decay, loss, gain * B_in.astype(wide)
+        decay, less_one, gain = (1 + step / 2) / (1 - step / 2), step / (1 - step / 2), dt / (1 - step / 2)
+    return decay, log_decay, less_one, gain * B_in.astype(wide)
 
 
 def packed(
@@ -61,10 +61,10 @@ def packed(
     mode: str = "recurrent",
 ) -> tuple[Array, Array]:
     """Run the model on arrays that need no check, sequences behind each other with their `offsets`."""
-    log_decay, loss, drive = discretized(dt, A, B_in, discretization)
+    decay, log_decay, less_one, drive = discretized(dt, A, B_in, discretization)
     if mode == "convolution":
         return diagonal_convolution(u, log_decay, drive, C_out, D, state, offsets)
-    return time_invariant(u, loss, drive.astype(A.dtype), C_out, D, state, offsets)
+    return time_invariant(u, decay, less_one, drive.astype(A.dtype), C_out, D, state, offsets)
 
 
 def s4d(

@@ -3,15 +3,15 @@
 ``y_t = (q exp(log_decay)) S_{t-1} + (q . b) s_t + (q . k) v_t`` needs the old state only, so one pass over S reads
 both s_t = a_t S_{t-1} and y_t, and a second one writes. The delta rule is the case b = -beta k: its two writes are
 one outer product. Lanes run over values, and both passes keep s, y and v in registers, which made these loops up to
-twice as fast. The state decays by adding ``expm1(log_decay) S``, which keeps the digits of a slow decay that a factor
-near 1 has not.
+twice as fast. Slow decays are applied by their difference from 1 (`signed_decay`), because a factor near 1 has too few
+digits.
 """
 
 from numba import prange
 
 from ..._address import AHEAD, ask
+from ..._decay import faded, signed_decay
 from ..._jit import inlined, jit, uncounted
-from ..._scalar import expm1
 from ..._tile import sweep
 
 VALUES = 64
@@ -28,21 +28,21 @@ def _read(S, i, a, p, s, y):
 
 
 @inlined
-def dplr_token(q, log_decay, k, v, a, b, S, i, y, loss, p, s):
-    """One token of the diagonal-plus-low-rank form, for the values from i on; loss, p (K,) and s (V,) are scratch."""
+def dplr_token(q, log_decay, k, v, a, b, S, i, y, decay, p, s):
+    """One token of the diagonal-plus-low-rank form, for the values from i on; decay, p (K,) and s (V,) are scratch."""
     K, V = S.shape[0], y.size
-    decays = log_decay.size
+    single = log_decay.size == 1
     qb, qk = y.dtype.type(0), y.dtype.type(0)
     for j in range(K):
-        loss[j] = expm1(log_decay[j if decays > 1 else 0])
-        p[j] = q[j] + q[j] * loss[j]
+        decay[j] = signed_decay(log_decay[0 if single else j])
+        p[j] = faded(q[j], decay[j])
     for j in range(K):
         qb += q[j] * b[j]
         qk += q[j] * k[j]
     _read(S, i, a, p, s, y)
     for c in range(V):
         y[c] += qb * s[c] + qk * v[c]
-    sweep(S, i, V, loss, ((b, s), (k, v)), ())
+    sweep(S, i, V, decay, ((b, s), (k, v)), ())
 
 
 @uncounted
@@ -65,32 +65,32 @@ def scan_dplr(
     for item in prange(N * H * blocks):
         n, h, i = item // (H * blocks), item // blocks % H, item % blocks * VALUES
         e = min(i + VALUES, V)
-        loss, p, s = scratch[item, 0], scratch[item, 1], scratch[item, 2]
+        decay, p, s = scratch[item, 0], scratch[item, 1], scratch[item, 2]
         for t in range(starts[n], stops[n]):
             soon = min(t + AHEAD, stops[n] - 1)
             ask((log_decay[soon if log_decay.shape[0] > 1 else 0, h], q[soon, h], k[soon, h], v[soon, h, i:e]))
             ask((a[soon, h], b[soon, h], y[soon, h, i:e]))
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
-            dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], loss, p, s)
+            dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], decay, p, s)
 
 
 @jit
-def _delta_token(q, log_decay, k, v, beta, S, i, y, loss, p, a, s):
-    """One token of the delta rule, for the values from i on; loss, p, a (K,) and s (V,) are scratch."""
+def _delta_token(q, log_decay, k, v, beta, S, i, y, decay, p, a, s):
+    """One token of the delta rule, for the values from i on; decay, p, a (K,) and s (V,) are scratch."""
     K, V = S.shape[0], y.size
-    decays = log_decay.size
+    single = log_decay.size == 1
     qk = y.dtype.type(0)
     for j in range(K):
-        loss[j] = expm1(log_decay[j if decays > 1 else 0])
-        p[j] = q[j] + q[j] * loss[j]
-        a[j] = k[j] + k[j] * loss[j]
+        decay[j] = signed_decay(log_decay[0 if single else j])
+        p[j] = faded(q[j], decay[j])
+        a[j] = faded(k[j], decay[j])
     for j in range(K):
         qk += q[j] * k[j]
     _read(S, i, a, p, s, y)
     for c in range(V):
         s[c] = beta * (v[c] - s[c])
         y[c] += qk * s[c]
-    sweep(S, i, V, loss, ((k, s),), ())
+    sweep(S, i, V, decay, ((k, s),), ())
 
 
 @uncounted
@@ -113,11 +113,11 @@ def scan_delta_rule(
     for item in prange(N * H * blocks):
         n, h, i = item // (H * blocks), item // blocks % H, item % blocks * VALUES
         e = min(i + VALUES, V)
-        loss, p, a, s = scratch[item, 0], scratch[item, 1], scratch[item, 2], scratch[item, 3]
+        decay, p, a, s = scratch[item, 0], scratch[item, 1], scratch[item, 2], scratch[item, 3]
         for t in range(starts[n], stops[n]):
             soon = min(t + AHEAD, stops[n] - 1)
             ask((log_decay[soon if log_decay.shape[0] > 1 else 0, h], q[soon, h // shared], k[soon, h // shared]))
             ask((v[soon, h, i:e], y[soon, h, i:e]))
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
             qt, kt = q[t, h // shared], k[t, h // shared]
-            _delta_token(qt, g, kt, v[t, h, i:e], beta[t, h], state[n, h], i, y[t, h, i:e], loss, p, a, s)
+            _delta_token(qt, g, kt, v[t, h, i:e], beta[t, h], state[n, h], i, y[t, h, i:e], decay, p, a, s)

@@ -85,7 +85,7 @@ def fading_values(
     (M, H, K), V, N = k.shape, v.shape[2], offsets.size - 1
     y = np.empty_like(v)
     final = np.zeros((N, H, K, V), v.dtype) if state is None else state.copy()
-    scratch = np.empty((N, H, V), v.dtype)
+    scratch = np.empty((2, N, H, V), v.dtype)
     run = cpu.scan_fading_values.sized(M * H * K * V)
     for starts, stops in time_windows(offsets, H * K * V):
         run(starts, stops, q, log_decay, k, v, final, y, scratch)

@@ -54,8 +54,8 @@ def scan(log_decay: Array, x: Array, state: Array | None, offsets: Array, gain: 
     blocks = -(-C * width // cpu.NUMBERS)
     # A complex number is two neighbours.
     g, numbers, h, out = (a.view(y.real.dtype) for a in (log_decay, x, final, y))
-    loss = np.empty((N * blocks, cpu.NUMBERS), np.float64 if pairs else out.dtype)
+    scratch = np.empty((N * blocks, 2, cpu.NUMBERS), np.float64 if pairs else out.dtype)
     run = cpu.scan.sized(8 * out.size)
     for starts, stops in time_windows(offsets, 8 * C * width):
-        run(starts, stops, g, numbers, pairs, _GAINS[gain], h, out, loss)
+        run(starts, stops, g, numbers, pairs, _GAINS[gain], h, out, scratch)
     return y, final

@@ -1,10 +1,10 @@
 """Compiled loop of the element-wise scan: channels are independent, so lanes and workers run over them.
 
-As elsewhere the state decays by adding ``expm1(log_decay) h``: the factor itself, near 1, keeps too few digits of a
-slow decay. What it leaves free comes from the same number l: ``1 - w = -l`` and ``1 - w^2 = -l (2 + l)``.
+As elsewhere a decay w is the sum of two numbers (`split_decay`), because a factor near 1 keeps too few digits of a slow
+one. What it leaves free, 1 - w, is ``-rest`` where the decay is slow.
 
-A complex decay turns by an angle that is not small, and one rounding of it, met a thousand times, made an error of
-2e-5: hence its loss and the product with it are float64, whatever the state is.
+A complex decay turns by an angle that is not small. One rounding of it to float32, repeated a thousand times, made an
+error of 2e-5: hence its parts and the products with them are float64 for every dtype of the state.
 """
 
 import math
@@ -12,54 +12,63 @@ import math
 import numpy as np
 from numba import prange
 
+from ..._decay import split_decay
 from ..._jit import inlined, uncounted
-from ..._scalar import expm1
+from ..._scalar import multiply_add
 
 NUMBERS = 64  # of a block; even, so that no pair is torn
 ONE, REST, ROOT = 0, 1, 2
 
 
 @inlined
-def _real_loss(log_decay, loss):
-    """Write exp(log_decay) - 1."""
+def _split(log_decay, whole, rest):
+    """Write the two parts of a real decay."""
     for c in range(log_decay.size):
-        loss[c] = expm1(log_decay[c])
+        whole[c], rest[c] = split_decay(log_decay[c])
 
 
 @inlined
-def _complex_loss(log_decay, loss):
-    """Write exp(log_decay) - 1 of pairs, with sines of half the angle: exact where both parts are near 0."""
+def _split_complex(log_decay, whole, rest):
+    """Write the two parts of pairs, with sines of half the angle: exact where the decay is slow and turns slowly."""
     for c in range(0, log_decay.size, 2):
-        m, half = np.float64(expm1(log_decay[c])), 0.5 * np.float64(log_decay[c + 1])
+        w, r = split_decay(log_decay[c])
+        half, size = 0.5 * np.float64(log_decay[c + 1]), np.float64(w) + np.float64(r)
         s, k = math.sin(half), math.cos(half)
-        loss[c] = m - 2.0 * s * s * (1.0 + m)
-        loss[c + 1] = 2.0 * s * k * (1.0 + m)
+        whole[c] = w
+        rest[c], rest[c + 1] = r - 2.0 * s * s * size, 2.0 * s * k * size
 
 
 @inlined
-def _real_token(loss, x, gain, h, y):
+def _freed(one, whole, rest):
+    """Return 1 - (whole + rest) with all digits of a slow decay; the compiler may rearrange a difference of three."""
+    return -rest if whole == one else one - (whole + rest)
+
+
+@inlined
+def _real_token(whole, rest, x, gain, h, y):
     """Move h by one token of a block of channels."""
-    two = y.dtype.type(2)
+    one = y.dtype.type(1)
     if gain == ONE:
         for c in range(y.size):
-            h[c] += loss[c] * h[c] + x[c]
+            h[c] = multiply_add(whole[c], h[c], rest[c] * h[c] + x[c])
     elif gain == REST:
         for c in range(y.size):
-            h[c] += loss[c] * h[c] - loss[c] * x[c]
+            h[c] = multiply_add(whole[c], h[c], rest[c] * h[c] + _freed(one, whole[c], rest[c]) * x[c])
     else:
         for c in range(y.size):
-            h[c] += loss[c] * h[c] + math.sqrt(-loss[c] * (two + loss[c])) * x[c]
+            free = math.sqrt(_freed(one, whole[c], rest[c]) * (one + (whole[c] + rest[c])))
+            h[c] = multiply_add(whole[c], h[c], rest[c] * h[c] + free * x[c])
     for c in range(y.size):
         y[c] = h[c]
 
 
 @inlined
-def _complex_token(loss, x, h, y):
+def _complex_token(whole, rest, x, h, y):
     """Move h by one token of a block of pairs."""
     for c in range(0, y.size, 2):
-        re, im = h[c], h[c + 1]
-        h[c] = re + (loss[c] * re - loss[c + 1] * im + x[c])
-        h[c + 1] = im + (loss[c] * im + loss[c + 1] * re + x[c + 1])
+        re, im = np.float64(h[c]), np.float64(h[c + 1])
+        h[c] = multiply_add(whole[c], re, rest[c] * re - rest[c + 1] * im + x[c])
+        h[c + 1] = multiply_add(whole[c], im, rest[c] * im + rest[c + 1] * re + x[c + 1])
         y[c], y[c + 1] = h[c], h[c + 1]
 
 
@@ -73,7 +82,7 @@ def scan(
     gain,  # IN  int: ONE, REST or ROOT
     state,  # INOUT (N, C or 2C)
     y,  # OUT (M, C or 2C)
-    scratch,  # (N * blocks, NUMBERS), float64 if numbers are complex
+    scratch,  # (N * blocks, 2, NUMBERS), float64 if numbers are complex
 ):
     """Walk every sequence and block of channels."""
     N, C = state.shape
@@ -82,15 +91,15 @@ def scan(
     for item in prange(N * blocks):
         n, i = item // blocks, item % blocks * NUMBERS
         e = min(i + NUMBERS, C)
-        h, loss = state[n, i:e], scratch[item]
+        h, whole, rest = state[n, i:e], scratch[item, 0], scratch[item, 1]
         for t in range(starts[n], stops[n]):
             if t == starts[n] or not constant:
                 g = log_decay[0 if constant else t, i:e]
                 if pairs:
-                    _complex_loss(g, loss)
+                    _split_complex(g, whole, rest)
                 else:
-                    _real_loss(g, loss)
+                    _split(g, whole, rest)
             if pairs:
-                _complex_token(loss, x[t, i:e], h, y[t, i:e])
+                _complex_token(whole, rest, x[t, i:e], h, y[t, i:e])
             else:
-                _real_token(loss, x[t, i:e], gain, h, y[t, i:e])
+                _real_token(whole, rest, x[t, i:e], gain, h, y[t, i:e])

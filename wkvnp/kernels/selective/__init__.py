@@ -63,23 +63,32 @@ def selective(
     rates, drive, read = _planes(A.T), _planes(B), _planes(C)
     skip = np.zeros(x.shape[1], x.dtype) if D is None else D
     gate = np.empty((0, x.shape[1]), x.dtype) if z is None else z
+    scratch = np.empty((offsets.size - 1, x.shape[1]), x.dtype)
     steps = 8 * A.size * len(rates)
     run = cpu.selective.sized(len(x) * steps)
     for starts, stops in time_windows(offsets, steps):
-        run(starts, stops, x, dt, rates, drive, read, skip, gate, h, y)
+        run(starts, stops, x, dt, rates, drive, read, skip, gate, h, y, scratch)
     return y, _joined(h, A.dtype)
 
 
 def time_invariant(
-    x: Array, loss: Array, drive: Array, read: Array, D: Array | None, state: Array | None, offsets: Array
+    x: Array,
+    decay: Array,
+    less_one: Array,
+    drive: Array,
+    read: Array,
+    D: Array | None,
+    state: Array | None,
+    offsets: Array,
 ) -> tuple[Array, Array]:
-    """Run ``h_t = (1 + loss) h_{t-1} + drive x_t`` and ``y_t = sum_n read h_t + D x_t`` over packed sequences.
+    """Run ``h_t = decay h_{t-1} + drive x_t`` and ``y_t = sum_n read h_t + D x_t`` over packed sequences.
 
     Parameters
     ----------
     x : ndarray (M, C)
-    loss, drive, read : ndarray (C, N), all real or all complex
-        `loss` is the decay less 1, which keeps the digits of a slow one; it may be more precise than the rest.
+    decay, less_one, drive, read : ndarray (C, N), all real or all complex
+        `less_one` is the decay less 1, which has the digits that a slow decay has not. Both may be more precise than
+        the others.
     D : ndarray (C,) or None
     state : ndarray (Q, C, N), of the dtype of `read`, or None
         Not changed; None is zeros.
@@ -93,11 +102,13 @@ def time_invariant(
     y = np.empty_like(x)
     h = _rows_of(state, read, offsets.size - 1)
     skip = np.zeros(x.shape[1], x.dtype) if D is None else D
-    fading = _planes(loss.T).astype(np.float64)
-    steps = 2 * loss.size * len(h)
+    slow = np.abs(less_one) < 0.5
+    some = np.where(np.abs(decay) < np.finfo(read.dtype).tiny, 0, decay)
+    whole, rest = slow.T.astype(np.float64, order="C"), _planes(np.where(slow, less_one, some).T).astype(np.float64)
+    steps = 2 * decay.size * len(h)
     run = cpu.time_invariant.sized(len(x) * steps)
     for starts, stops in time_windows(offsets, steps):
-        run(starts, stops, x, fading, _planes(drive.T), _planes(read.T), skip, h, y)
+        run(starts, stops, x, whole, rest, _planes(drive.T), _planes(read.T), skip, h, y)
     return y, _joined(h, read.dtype)
 
 

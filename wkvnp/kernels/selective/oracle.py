@@ -28,13 +28,13 @@ def selective(x, dt, A, B, C, D=None, z=None, state=None):
     return y, h
 
 
-def time_invariant(x, loss, drive, read, D=None, state=None):
-    """Return y (T, C) and the state (C, N); x (T, C); loss, drive, read (C, N); D (C,); state (C, N)."""
-    wide = np.complex128 if np.iscomplexobj(loss) else np.float64
-    h = np.zeros(loss.shape, wide) if state is None else np.array(state, wide)
+def time_invariant(x, decay, drive, read, D=None, state=None):
+    """Return y (T, C) and the state (C, N); x (T, C); decay, drive, read (C, N); D (C,); state (C, N)."""
+    wide = np.complex128 if np.iscomplexobj(decay) else np.float64
+    h = np.zeros(decay.shape, wide) if state is None else np.array(state, wide)
     x, y = np.float64(x), np.zeros(x.shape)
     for t in range(len(x)):
-        h = h + wide(loss) * h + wide(drive) * x[t][:, None]
+        h = wide(decay) * h + wide(drive) * x[t][:, None]
         total = (wide(read) * h).sum(axis=1)
         y[t] = (2 * total.real if wide is np.complex128 else total) + (0 if D is None else np.float64(D) * x[t])
     return y, h
