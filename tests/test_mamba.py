@@ -145,7 +145,7 @@ def test_fields_that_say_the_usual_may_be_absent(name: str, changes: dict[str, A
         ("mamba1", {"ssm_cfg": {"d_state": 6}}, "ssm_cfg must be {}"),
         ("mamba1", {"d_inner": 56}, "d_inner must be 84"),
         ("mamba1", {"rms_norm": False}, "rms_norm must be True"),
-        ("mamba1", {"dt_rms": True}, "fields that wkvnp does not know may change the numbers: 'dt_rms': True"),
+        ("mamba1", {"norm_eps": 1e-3}, "fields that wkvnp does not know may change the numbers: 'norm_eps': 0.001"),
         ("mamba1", {"mixer_rms_eps": 1e-6}, "'mixer_rms_eps'"),
         ("mamba1", {"time_step_rank": 4}, "time_step_rank must be 4, as configured; the tensors have 5"),
         ("mamba1", {"time_step_rank": "small"}, "time_step_rank must be a whole number from 1; got 'small'"),

@@ -28,6 +28,10 @@ class StateError(WkvnpError, ValueError):
     """A state belongs to another model, or its file cannot be read."""
 
 
+class UnknownFieldWarning(UserWarning):
+    """A configuration has fields that no software is known to read; the message names them, and they do nothing."""
+
+
 class MissingExtraError(WkvnpError, ImportError):
     """An optional dependency is not installed; the message names the extra."""
 

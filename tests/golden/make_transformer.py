@@ -83,6 +83,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
     "yarn-of-max-position-embeddings": {"rope_type": "yarn", "factor": 4.0},
     "yarn-attention-factor": YARN | {"attention_factor": 0.7, "beta_fast": 5.0, "beta_slow": 0.5},
     "yarn-mscale": YARN | {"mscale": 1.2, "mscale_all_dim": 0.4},
+    "yarn-factor-of-the-lengths": YARN | {"factor": None},
     "yarn-not-truncated": YARN | {"truncate": False, "beta_fast": 3.0},
 }
 THETA = 100.0

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv is None:  # this process is ours
             leave_at_once()
+            warnings.formatwarning = lambda message, *place: f"wkvnp: {message}\n"
         _speak_utf8()
         arguments = build_parser().parse_args(argv)
         status = int(arguments.run(arguments))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import UsageError
 from .interrupt import Deferred
-from .options import DTYPES, writable
+from .options import DTYPES, add_ignore_option, writable
 from .progress import Bar
 
 HELP = "write the weights of a checkpoint as safetensors under the original tensor names"
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", help="checkpoint, or a folder with one")
     parser.add_argument("target", metavar="OUT", help="the safetensors file to write")
     parser.add_argument("--dtype", choices=DTYPES, help="default: as in the file")
+    add_ignore_option(parser)
     parser.add_argument("--force", action="store_true", help="replace an existing file")
 
 
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
                 interrupt.check()
                 bar(done // 1_000_000, total // 1_000_000)
 
-            convert(arguments.source, target, dtype=arguments.dtype, progress=progress)
+            convert(arguments.source, target, dtype=arguments.dtype, ignore=arguments.ignore, progress=progress)
     finally:
         bar.clear()
     if sys.stderr.isatty():

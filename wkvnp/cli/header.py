@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ class Header:
         return self.config.state_bytes
 
 
-def read_header(path: str) -> Header:
+def read_header(path: str, ignore: Collection[str] = ()) -> Header:
     """Recognise the model in a checkpoint.
 
     Raises
@@ -57,5 +58,5 @@ def read_header(path: str) -> Header:
     from ..models import recognise
 
     container = open_checkpoint(path)
-    _, config = recognise(container)
+    _, config = recognise(container, ignore=ignore)
     return Header(container, config)

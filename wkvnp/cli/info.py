@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import TokenizerError
 from . import UsageError
+from .options import add_ignore_option
 
 HELP = "say what a checkpoint holds, or with --system what the machine offers"
 EXAMPLES = """examples:
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", metavar="FILE", help="a checkpoint, a folder with one, or a saved state")
     parser.add_argument("--system", action="store_true", help="versions, cores, threads, compile cache, GPU")
     parser.add_argument("--json", action="store_true", help="write one JSON object")
+    add_ignore_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         facts = system_report()
     else:
-        facts = _describe(arguments.path)
+        facts = _describe(arguments.path, arguments.ignore)
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False, default=str))
     else:
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(path: str) -> dict[str, Any]:
+def _describe(path: str, ignore: list[str]) -> dict[str, Any]:
     """Return the facts about a file, sizes in bytes."""
     from ..checkpoints import open_checkpoint
 
@@ -60,7 +62,7 @@ def _describe(path: str) -> dict[str, Any]:
         }
     from .header import read_header
 
-    header = read_header(path)
+    header = read_header(path, ignore)
     config = {field.name: getattr(header.config, field.name) for field in dataclasses.fields(header.config)}
     per_token = header.config.state_bytes_per_token
     for described in ("fields", "parts"):  # all that was stated beside the tensors, once more

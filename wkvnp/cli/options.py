@@ -40,7 +40,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="bytes, rwkv-world, or a vocabulary file; default: that in the folder of the model, else by its size",
     )
     group.add_argument("--dtype", choices=(*DTYPES, "float64"), help="convert the weights")
+    add_ignore_option(group)
     group.add_argument("--threads", type=int, metavar="N", help="threads to use; default: one per core")
+
+
+def add_ignore_option(group: argparse._ActionsContainer) -> None:
+    """Add the option that names what a configuration says in vain."""
+    group.add_argument(
+        "--ignore", metavar="FIELD", action="append", default=[], help="compute as if config.json had no such field"
+    )
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +92,7 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
         set_threads(arguments.threads)
     if arguments.model is None:
         print(_DEMONSTRATION, file=sys.stderr)
-    model = load(arguments.model, dtype=arguments.dtype)
+    model = load(arguments.model, dtype=arguments.dtype, ignore=arguments.ignore)
     if arguments.tokenizer is not None:
         return model, tokenizer(arguments.tokenizer)
     return model, tokenizer_of(arguments.model, model.config.vocab_size)

@@ -8,7 +8,7 @@ import sys
 
 from ..errors import TokenizerError
 from . import UsageError
-from .options import add_text_input, read_text, tokenizer_of
+from .options import add_ignore_option, add_text_input, read_text, tokenizer_of
 
 HELP = "turn text into token ids, or back"
 EXAMPLES = """examples:
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_text_input(parser, "TEXT")
     parser.add_argument("--tokenizer", metavar="T", help="bytes, rwkv-world, or a vocabulary file")
     parser.add_argument("--model", "-m", metavar="PATH", help="take the tokenizer that fits this checkpoint")
+    add_ignore_option(parser)
     parser.add_argument("--decode", action="store_true", help="TEXT is ids; write what they stand for")
     parser.add_argument("--json", action="store_true", help="write JSON")
 
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from .header import read_header
 
-        tokens = tokenizer_of(arguments.model, read_header(arguments.model).config.vocab_size)
+        tokens = tokenizer_of(arguments.model, read_header(arguments.model, arguments.ignore).config.vocab_size)
     if arguments.decode:
         decoded = tokens.decode(_ids(text))
         print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 
@@ -19,7 +20,11 @@ BUNDLED = Path(__file__).with_name("python-documentation-rwkv7.safetensors")
 
 
 def load(
-    path: str | PathLike[str] | None = None, *, dtype: str | None = None, group_norm_eps: float | None = None
+    path: str | PathLike[str] | None = None,
+    *,
+    dtype: str | None = None,
+    group_norm_eps: float | None = None,
+    ignore: Collection[str] = (),
 ) -> Model:
     """Load a model from a checkpoint; everything about it is read from the file.
 
@@ -35,6 +40,9 @@ def load(
     group_norm_eps : float, optional
         Added to the variance of each head's output (RWKV-5 and later); by default what the file says, else 1e-5
         for an RWKV-5 of rwkv.cpp and 64e-5 for all others.
+    ignore : list of str
+        Fields of ``config.json``, or entries of the metadata of a GGUF file, that count as if they were not there, so
+        that they cannot be refused; ``"rope_scaling.factor"`` is inside another.
 
     Returns
     -------
@@ -46,7 +54,12 @@ def load(
         If the file is no checkpoint, of an architecture that wkvnp does not compute, or incomplete, or a number is
         too large for `dtype`.
     ShapeError
-        If `dtype` is unknown, or the model has no matrix that can be quantised.
+        If `dtype` is unknown, the model has no matrix that can be quantised, or there is no field to ignore.
+
+    Warns
+    -----
+    UnknownFieldWarning
+        If ``config.json`` has fields that no software is known to read.
 
     Examples
     --------
@@ -63,7 +76,7 @@ def load(
     """
     target = None if dtype is None else checked(dtype)
     container = open_checkpoint(BUNDLED if path is None else path)
-    weights, config = recognise(container, group_norm_eps)
+    weights, config = recognise(container, group_norm_eps, ignore)
     if target is not None:
         weights, config = kept_in(target, weights, config, str(container.path))
     return Model(config, read(weights), module_of(config.architecture).network)

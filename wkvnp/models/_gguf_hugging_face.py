@@ -81,7 +81,7 @@ def hugging_face_form(container: Container) -> tuple[Mapping[str, LazyTensor], F
     if table is None or len(table.shape) != 2:
         raise CheckpointError(f"{source}: token_embd.weight is missing, or no matrix")
     check_sizes(settings, {table.name: table}, {"vocab_size": (table.name, 0), "embedding_length": (table.name, 1)})
-    settings.finish()
+    settings.finish(remarks=False)
     fields |= {"model_type": architecture, "num_hidden_layers": layers, "vocab_size": table.shape[0]}
     return tensors, fields | {"hidden_act": "silu", "tie_word_embeddings": "lm_head.weight" not in tensors}
 

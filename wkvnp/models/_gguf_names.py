@@ -122,7 +122,7 @@ def original_tensors(container: Container) -> Mapping[str, LazyTensor]:
     rules = _rwkv6(settings) if architecture == "rwkv6" else _rwkv7(settings)
     tensors = Renamed(container.tensors, rules, source=f"{source} (GGUF {architecture})")
     check_sizes(settings, tensors, _SIZES[architecture])
-    settings.finish()
+    settings.finish(remarks=False)
     return tensors
 
 

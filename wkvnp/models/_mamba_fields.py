@@ -53,8 +53,8 @@ def in_hugging_face_terms(fields: Mapping[str, Any], source: str) -> Mapping[str
     }
     second = ssm.choice("layer", ("Mamba1", "Mamba2"), "Mamba1") == "Mamba2"
     theirs |= _mamba2(ssm, expand * width) if second else _mamba1(ssm)
-    ssm.finish()
-    settings.finish()
+    ssm.finish(remarks=False)
+    settings.finish(remarks=False)
     return theirs
 
 

@@ -62,6 +62,7 @@ def group_norm_eps(settings: Settings, architecture: str, names: Iterable[str], 
     """
     settings.choice("model_type", _MODEL_TYPES.get(architecture, ("rwkv5",)))
     settings.choice("tie_word_embeddings", (False,), False)
+    settings.choice("attn", (None,))  # layers of attention among the others, in FLA
     settings.ignore(*_NO_MATTER)
     head = sizes["A"] // sizes["H"] if "H" in sizes else 0
     for letter, fields in _SIZES.items():

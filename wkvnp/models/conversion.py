@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from os import PathLike
 from pathlib import Path
 
@@ -21,6 +21,7 @@ def convert(
     target: str | PathLike[str],
     *,
     dtype: str | None = None,
+    ignore: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the model in a checkpoint as safetensors, under the original tensor names.
@@ -37,6 +38,8 @@ def convert(
     dtype : {"float32", "bfloat16", "float16", "float64", "int8", "int4"}, optional
         Convert the matrices, of int8 and int4 the large ones; the rest stays as it is. By default all does, and what
         other software has quantised becomes float32. Quantised matrices are read twice, for their scales and codes.
+    ignore : list of str
+        Fields that count as if they were not there, as for `wkvnp.load`.
     progress : callable, optional
         Called with the bytes written so far and all of them.
 
@@ -46,7 +49,7 @@ def convert(
         If the source is not a model that `wkvnp.load` can read, a number is too large for `dtype`, or the target is a
         folder or a file of the source.
     ShapeError
-        If `dtype` is unknown, or the model has no matrix that can be quantised.
+        If `dtype` is unknown, the model has no matrix that can be quantised, or there is no field to ignore.
 
     Examples
     --------
@@ -65,7 +68,7 @@ def convert(
         raise CheckpointError(f"convert: target must be a file; {target} is a folder")
     if target.exists() and any(os.path.samefile(target, path) for path, _ in container.files):
         raise CheckpointError(f"convert: target must not be a file that is read; got {target}")
-    weights, config = recognise(container)
+    weights, config = recognise(container, ignore=ignore)
     if chosen is not None:
         weights, config = kept_in(chosen, weights, config, str(container.path))
     tensors, more = parts(flatten(weights))

@@ -125,7 +125,7 @@ def bound(tensors: Mapping[str, LazyTensor], settings: Settings, source: str) ->
     if isinstance(pattern := settings.value("pattern"), str) and len(pattern) > len(tensors):
         raise settings.fault("pattern", f"a letter for every layer; there are {len(tensors)} tensors for all of them")
     config = config_of(settings)
-    settings.finish()
+    settings.finish(remarks=False)
     firsts = _firsts(config.pattern)
     outside, inside = _sorted(tensors, config.pattern)
     around, sizes = bind(Around, outside, source=source)
@@ -196,7 +196,7 @@ def config_of(settings: Settings) -> HybridConfig:
         if (described := settings.nested(kind.part)) is None:
             raise settings.fault(kind.part, "an object")
         parts[kind.part] = kind.config(described, shared)
-        described.finish()
+        described.finish(remarks=False)
     return HybridConfig(
         architecture="hybrid",
         n_layer=n_layer,

@@ -21,7 +21,7 @@ from ..errors import CheckpointError
 from ..mechanisms.short_convolution import packed as short_convolution
 from ..primitives.elementwise import elementwise, silu
 from .network import Config, Layer, Network, rms_network, vector
-from .settings import Settings, agree, as_metadata
+from .settings import SILU, Settings, agree, as_metadata
 from .tied_head import without_head
 
 Declared = TypeVar("Declared")
@@ -161,9 +161,10 @@ def shared_axes(c: MambaConfig) -> tuple[tuple[str, str, int], ...]:
 def shared_fields(settings: Settings, inner: int, tied: bool) -> dict[str, Any]:
     """Return what both Mambas read alike from a configuration; `tied` is what they are where it does not say."""
     width, layers = settings.integer("hidden_size"), settings.integer("num_hidden_layers")
-    settings.choice("hidden_act", ("silu",), "silu")
+    settings.choice("hidden_act", SILU, "silu")
     # How new weights are drawn, and how others compute.
-    settings.ignore("rescale_prenorm_residual", "time_step_floor", "time_step_init_scheme", "time_step_max")
+    settings.choice("rescale_prenorm_residual", (False,), False)  # divides stored weights too, where it is loaded
+    settings.ignore("time_step_floor", "time_step_init_scheme", "time_step_max")
     settings.ignore("time_step_min", "time_step_scale", "use_associative_scan", "use_falcon_mambapy")
     settings.ignore("fused_add_norm", "residual_in_fp32")
     # What the files of state-spaces' models have kept from before they were Hugging Face's.

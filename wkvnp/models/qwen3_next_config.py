@@ -10,7 +10,7 @@ from typing import Any
 
 from .network import Config
 from .rotary_scaling import Rotary, rotary_of
-from .settings import Settings, as_metadata
+from .settings import SILU, Settings, as_metadata, layer_types
 
 LINEAR, FULL = "linear_attention", "full_attention"
 
@@ -121,7 +121,7 @@ class Qwen3NextConfig(Config):
 def config_of(settings: Settings) -> Qwen3NextConfig:
     """Return the configuration that the fields of a ``config.json`` describe."""
     settings.choice("model_type", ("qwen3_next",))
-    settings.choice("hidden_act", ("silu",), "silu")
+    settings.choice("hidden_act", SILU, "silu")
     settings.choice("use_sliding_window", (False,), False)
     settings.ignore("sliding_window", "max_window_layers", "output_router_logits", "router_aux_loss_coef")
     n_layer, head_size = settings.integer("num_hidden_layers"), settings.integer("head_dim", 256)
@@ -162,7 +162,7 @@ def _divisor(settings: Settings, name: str, default: int, of: int, whole: str) -
 
 
 def _kinds(settings: Settings, n_layer: int) -> tuple[str, ...]:
-    interval, kinds = settings.integer("full_attention_interval", 4), settings.value("layer_types")
+    interval, kinds = settings.integer("full_attention_interval", 4), layer_types(settings)
     if kinds is None:
         return tuple(LINEAR if n % interval else FULL for n in range(1, n_layer + 1))
     if not isinstance(kinds, list) or len(kinds) != n_layer or any(kind not in (LINEAR, FULL) for kind in kinds):

@@ -16,8 +16,9 @@ from __future__ import annotations
 import functools
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,13 @@ from .settings import Settings
 Array = npt.NDArray[Any]
 _SCALINGS = ("default", "linear", "llama3", "yarn")
 _GROWING = ("dynamic", "longrope", "su", "ntk")
+_KNOWN = frozenset(
+    ("factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "short_factor")
+    + ("long_factor", "short_mscale", "long_mscale", "low_freq_factor", "high_freq_factor", "mscale", "mscale_all_dim")
+    + ("truncate", "alpha", "llama_4_scaling_beta")
+)
+"""What software reads of some scaling; those that others have may be there by mistake, for another one was meant."""
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,42 +101,41 @@ class Rotary:
         return self.size * math.log(self.context / (2 * math.pi * turns)) / (2 * math.log(self.theta))
 
 
-def rotary_of(settings: Settings, head_size: int, share: float = 1.0) -> Rotary:
+def rotary_of(settings: Settings, head_size: int, share: float | None = None) -> Rotary:
     """Return what the fields of a ``config.json`` say about positions.
 
     Parameters
     ----------
     settings : Settings
-        ``rope_theta``, ``rope_scaling`` and ``partial_rotary_factor``, or ``rope_parameters`` with all of them.
+        ``rope_theta``, ``rope_scaling``, ``partial_rotary_factor`` and ``original_max_position_embeddings``, or
+        ``rope_parameters`` with all of them.
     head_size : int
         Channels of a head.
-    share : float
-        The part of them that is rotated, where the fields do not say.
+    share : float, optional
+        The part of them that is rotated, where the fields do not say; None if it can only be all of them.
 
     Raises
     ------
     CheckpointError
         If a field is not what it must be, or names a scaling that is not computed.
     """
-    old, new = settings.nested("rope_scaling"), settings.nested("rope_parameters")
-    if old is not None and new is not None and old.fields != new.fields:
-        raise settings.fault("rope_scaling", "absent where there is rope_parameters")
-    place = new or old or Settings({}, "")
-    theta, share = (
-        _either(settings, place, name, usual) for name, usual in (("rope_theta", 1e4), ("partial_rotary_factor", share))
-    )
-    size = int(head_size * share)
+    place = _place(settings)
+    theta = _either(settings, place, "rope_theta", Settings.number, 1e4)
+    if share is None:
+        for where in (settings, place):
+            where.choice("partial_rotary_factor", (1.0, 1), 1.0)
+    part = 1.0 if share is None else _either(settings, place, "partial_rotary_factor", Settings.number, share)
+    size = int(head_size * part)
     if not 2 <= size <= head_size or size % 2:
         raise settings.fault("partial_rotary_factor", f"such that an even number of {head_size} channels is rotated")
     scaling = _scaling(place)
     facts: dict[str, Any] = {}
-    if scaling != "default":
-        facts["factor"] = place.number("factor")
     if scaling in ("llama3", "yarn"):
-        context = settings.integer("max_position_embeddings", 1)
-        if "original_max_position_embeddings" not in place and "max_position_embeddings" not in settings:
-            raise place.fault("original_max_position_embeddings", "a whole number from 1")
-        facts["context"] = place.integer("original_max_position_embeddings", context)
+        facts["context"] = _context(settings, place)
+    if scaling != "default":
+        # What is null follows from the lengths of the texts, as in transformers.
+        longer = settings.integer("max_position_embeddings", 1) / facts["context"] if scaling == "yarn" else None
+        facts["factor"] = place.number("factor", longer if "factor" in place.fields else None)
     if scaling == "llama3":
         facts |= {"slow": place.number("low_freq_factor"), "fast": place.number("high_freq_factor")}
         if facts["slow"] >= facts["fast"]:
@@ -139,15 +146,33 @@ def rotary_of(settings: Settings, head_size: int, share: float = 1.0) -> Rotary:
         facts["attention_factor"] = _attention_factor(place, facts["factor"])
         if theta == 1:
             raise place.fault("rope_theta", "another number than 1 with yarn")
-    place.finish()
+    place.ignore("mrope_section")  # bands for images; of a text, all of them say the same position
+    place.finish(may_matter=_KNOWN)
     return Rotary(size=size, theta=theta, scaling=scaling, **facts)
 
 
-def _either(settings: Settings, place: Settings, name: str, usual: float) -> float:
+def _place(settings: Settings) -> Settings:
+    """Return the fields of the scaling, which have an old and a new name; empty ones say nothing."""
+    old, new = settings.nested("rope_scaling"), settings.nested("rope_parameters")
+    if old is not None and new is not None and old.fields and old.fields != new.fields:
+        raise settings.fault("rope_scaling", "absent where there is rope_parameters")
+    return new or old or Settings({}, f"{settings.source}: rope_parameters")
+
+
+def _context(settings: Settings, place: Settings) -> int:
+    """Return how long texts were before the scaling."""
+    name = "original_max_position_embeddings"
+    longest = settings.integer("max_position_embeddings", 1)
+    if name not in place and name not in settings and "max_position_embeddings" not in settings:
+        raise place.fault(name, "a whole number from 1")
+    return _either(settings, place, name, Settings.integer, longest)
+
+
+def _either(settings: Settings, place: Settings, name: str, read: Callable[..., _Number], usual: _Number) -> _Number:
     """Return a field that may stand in either of two places."""
-    if name in settings and name in place and settings.number(name) != place.number(name):
-        raise place.fault(name, f"{settings.number(name)}, as outside")
-    return place.number(name, settings.number(name, usual))
+    if name in settings and name in place and read(settings, name) != read(place, name):
+        raise place.fault(name, f"{read(settings, name)}, as outside")
+    return read(place, name, read(settings, name, usual))
 
 
 def _scaling(place: Settings) -> str:
@@ -173,7 +198,8 @@ def _attention_factor(place: Settings, factor: float) -> float:
         return 0.1 * scale * math.log(factor) + 1 if factor > 1 else 1.0
 
     usual = of(1.0)
-    if "mscale" in place and "mscale_all_dim" in place:
+    place.ignore("mscale", "mscale_all_dim")  # one of them alone changes nothing
+    if place.fields.get("mscale") and place.fields.get("mscale_all_dim"):
         usual = of(place.number("mscale")) / of(place.number("mscale_all_dim"))
     return place.number("attention_factor", usual)
 

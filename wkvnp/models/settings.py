@@ -1,4 +1,4 @@
-"""The fields of a ``config.json``: each is read, or known not to change a number, or the model is refused.
+"""The fields of a ``config.json``: each is read, or known not to change a number, or refused, or nobody's and named.
 
 Models that are not described by their tensors alone carry such fields beside them: Hugging Face folders as a file, our
 own safetensors in their metadata under ``config``.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,28 +16,13 @@ from ..checkpoints import Container
 from ..checkpoints.mapped_file import map_file
 from ..checkpoints.strict_json import parse_object
 from ..checkpoints.tensors import quoted
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ShapeError, UnknownFieldWarning
+from ._known_fields import HARMLESS, MATTERS_WHEN_NULL, MAY_MATTER, NEUTRAL
 
 _LARGEST_FILE = 1 << 22
-# fmt: off
-_HARMLESS = frozenset((
-    "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal", "_commit_hash",
-    "_name_or_path", "add_cross_attention", "architectures", "attention_dropout", "auto_map", "bad_words_ids",
-    "begin_suppress_tokens", "bos_token_id", "chunk_size_feed_forward", "cross_attention_hidden_size",
-    "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype", "early_stopping", "embd_pdrop",
-    "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty", "finetuning_task",
-    "forced_bos_token_id", "forced_eos_token_id", "hidden_dropout", "id2label", "initializer_range", "is_decoder",
-    "is_encoder_decoder", "is_llama_config", "label2id", "length_penalty", "max_length", "max_position_embeddings",
-    "max_sequence_length", "min_length", "model_max_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams",
-    "num_return_sequences", "output_attentions", "output_hidden_states", "output_scores", "pad_token_id", "prefix",
-    "pretraining_tp", "problem_type", "pruned_heads", "remove_invalid_values", "repetition_penalty", "resid_pdrop",
-    "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
-    "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript",
-    "transformers.js_config", "transformers_version", "typical_p", "unsloth_fixed", "unsloth_version", "use_bfloat16",
-    "use_cache", "use_mambapy",
-))
-# fmt: on
-"""Fields about training, generation, tokens and other software."""
+SILU = ("silu", "swish")
+"""The two names of the activation that all models here have."""
+_OLD_TYPES = {"attention": "full_attention", "mamba": "linear_attention"}
 
 
 class Settings:
@@ -67,6 +53,8 @@ class Settings:
     def __init__(self, fields: Mapping[str, Any], source: str) -> None:
         self.fields, self.source = dict(fields), source
         self._read: set[str] = set()
+        self._remarks: list[str] = []
+        self._place = ""  # of nested fields, in front of their names in a warning, which is that of the whole
 
     def __contains__(self, name: str) -> bool:
         return self.fields.get(name) is not None
@@ -121,27 +109,61 @@ class Settings:
             return None
         if not isinstance(value, dict):
             raise self.fault(name, "an object")
-        return Settings(value, f"{self.source}: {name}")
+        inside = Settings(value, f"{self.source}: {name}")
+        inside._remarks, inside._place = self._remarks, f"{self._place}{name}."
+        return inside
 
     def ignore(self, *names: str) -> None:
         """Tick off fields that change no number in this architecture."""
         self._read.update(names)
 
-    def finish(self) -> None:
-        """Refuse fields that nobody has read.
+    def finish(self, remarks: bool = True, may_matter: frozenset[str] = MAY_MATTER) -> None:
+        """Refuse what nobody has read and may change numbers, and warn of names that no software knows.
+
+        Parameters
+        ----------
+        remarks : bool
+            Whether there can be such names; else they are refused too.
+        may_matter : frozenset of str
+            The names that are none, although nobody has read them.
 
         Raises
         ------
         CheckpointError
-            If there are some that may change numbers; null ones say nothing.
+            If there are fields that may change numbers.
         """
-        left = [name for name in self.fields if name not in self._read | _HARMLESS and self.fields[name] is not None]
-        if left:
-            named = ", ".join(f"{quoted(name)}: {quoted(self.fields[name])}" for name in left[:5])
-            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        refused, place = [], self._place
+        for name, value in self.fields.items():
+            if name in self._read or name in HARMLESS or (value is None and name not in MATTERS_WHEN_NULL):
+                continue
+            if remarks and name not in may_matter and not (place and isinstance(value, dict)):
+                self._remarks.append(place + name)
+            elif name not in NEUTRAL or value != NEUTRAL[name] or type(value) is not type(NEUTRAL[name]):
+                refused.append(name)
+        if refused:
+            named = ", ".join(f"{quoted(name)}: {quoted(self.fields[name])}" for name in refused[:5])
+            more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
             raise CheckpointError(
-                f"{self.source}: fields that wkvnp does not know may change the numbers: {named}{more}"
+                f"{self.source}: fields that wkvnp does not know may change the numbers: {named}{more}; "
+                f"load(..., ignore=[{quoted(place + refused[0])}{', ...' if len(refused) > 1 else ''}]) computes as if "
+                f"{'it was' if len(refused) == 1 else 'they were'} not there"
             )
+        if self._remarks and not place:
+            named, left = ", ".join(map(quoted, self._remarks[:20])), len(self._remarks) - 20
+            warnings.warn(
+                f"{self.source}: fields that no software is known to read have no effect: {named}"
+                + (f" and {left} more" if left > 0 else ""),
+                UnknownFieldWarning,
+                stacklevel=2,
+            )
+
+
+def layer_types(settings: Settings) -> Any:
+    """Return the field of that name, with today's words for those of older files."""
+    kinds = settings.value("layer_types")
+    if not isinstance(kinds, list):
+        return kinds
+    return [_OLD_TYPES.get(kind, kind) if isinstance(kind, str) else kind for kind in kinds]
 
 
 def agree(sizes: Mapping[str, int], stated: Mapping[str, tuple[str, int]], source: str) -> None:
@@ -166,6 +188,33 @@ def fields_of(container: Container) -> tuple[dict[str, Any], str] | None:
     if container.format in ("safetensors", "torch-zip") and file.is_file():
         return parse_object(bytes(map_file(file, _LARGEST_FILE)[:]), str(file), infinite=True), str(file)
     return None
+
+
+def without(fields: Mapping[str, Any], names: Iterable[str], source: str) -> dict[str, Any]:
+    """Return fields without some, of which one inside another field has the name of that field and a dot in front.
+
+    Raises
+    ------
+    ShapeError
+        If there is no such field.
+    """
+    kept = dict(fields)
+    for name in names:
+        if not _dropped(kept, name):
+            raise ShapeError(f"load: ignore must name fields of {source}; it has no {quoted(name)}")
+    return kept
+
+
+def _dropped(fields: dict[str, Any], name: str) -> bool:
+    """Take a field away, and say whether it was there; what is inside a field is copied first."""
+    outer, _, inner = name.partition(".")
+    if name in fields:
+        del fields[name]
+        return True
+    if not inner or not isinstance(fields.get(outer), dict):
+        return False
+    fields[outer] = dict(fields[outer])
+    return _dropped(fields[outer], inner)
 
 
 def as_metadata(architecture: str, fields: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .network import Config
 from .rotary_scaling import Rotary, rotary_of
-from .settings import Settings, as_metadata
+from .settings import SILU, Settings, as_metadata, layer_types
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -92,9 +92,7 @@ class TransformerConfig(Config):
 def config_of(settings: Settings) -> TransformerConfig:
     """Return the configuration that the fields of a ``config.json`` describe."""
     kind: str = settings.choice("model_type", MODEL_TYPES)
-    settings.choice("hidden_act", ("silu",), "silu")
-    settings.choice("rope_interleaved", (False,), False)
-    settings.choice("use_mrope", (False,), False)
+    settings.choice("hidden_act", SILU, "silu")
     heads, width = settings.integer("num_attention_heads"), settings.integer("hidden_size")
     groups = settings.integer("num_key_value_heads", heads)
     if heads % groups:
@@ -136,16 +134,18 @@ def _windows(settings: Settings, kind: str, n_layer: int) -> tuple[int | None, .
     """Return the window of every layer: Mistral has one in all of them, Qwen in those from a certain one on."""
     full, sliding = "full_attention", "sliding_attention"
     window, first = None, n_layer
+    if kind in ("llama", "mistral"):
+        settings.ignore("max_window_layers")  # left over from a Qwen
     if kind == "mistral":
         if "sliding_window" not in settings.fields:
             raise settings.fault("sliding_window", "a whole number, or null")
         window, first = settings.integer("sliding_window") if "sliding_window" in settings else None, 0
     elif kind != "llama":
         first, size = settings.integer("max_window_layers", 28, least=0), settings.value("sliding_window")
-        if settings.flag("use_sliding_window") and size is not None:
-            window = settings.integer("sliding_window")
+        if settings.flag("use_sliding_window") and (size is not None or "sliding_window" not in settings.fields):
+            window = settings.integer("sliding_window", 4096)
     usual = [sliding if window is not None and n >= first else full for n in range(n_layer)]
-    kinds = settings.value("layer_types") or usual
+    kinds = layer_types(settings) or usual
     allowed = (full, sliding) if window is not None else (full,)
     if not isinstance(kinds, list) or len(kinds) != n_layer or any(name not in allowed for name in kinds):
         raise settings.fault("layer_types", f"a list of {n_layer} times {' or '.join(allowed)}")
