@@ -138,6 +138,13 @@ def test_a_decoder_that_is_not_understood_is_refused(tmp_path: Path) -> None:
         ({"config": {"eos_token_id": 2}, "generation_config": {"eos_token_id": [7, 2]}}, (7, 2), 7),
         ({"config": {"eos_token_id": [2, 9]}, "generation_config": {"eos_token_id": None}}, (2, 9), 2),
         ({"config": {"eos_token_id": None}}, None, None),
+        ({"config": {"eos_token_id": [9, 2]}, "generation_config": {"eos_token_id": 7}}, (7, 9, 2), 7),
+        ({"tokenizer_config": {"eos_token": "</s>"}}, (2,), 2),
+        ({"tokenizer_config": {"eos_token": {"__type": "AddedToken", "content": "</s>", "lstrip": False}}}, (2,), 2),
+        ({"config": {"eos_token_id": 7}, "tokenizer_config": {"eos_token": "</s>"}}, (7, 2), 7),
+        ({"config": {"eos_token_id": 2}, "tokenizer_config": {"eos_token": "</s>"}}, (2,), 2),
+        ({"config": {"eos_token_id": 7}, "tokenizer_config": {"eos_token": None}}, (7,), 7),
+        ({"tokenizer_config": {"bos_token": "<s>"}}, None, None),
     ],
 )
 def test_what_ends_a_text(
@@ -165,6 +172,29 @@ def test_what_ends_a_text(
 def test_ends_that_are_none_are_refused(said: str, message: str, tmp_path: Path) -> None:
     folder = write(tmp_path / "m", old_pieces())
     (folder / "config.json").write_text(said)
+    with pytest.raises(TokenizerError, match=message):
+        tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            '{"eos_token": 2}',
+            r"tokenizer_config\.json: eos_token must be a token, or an object with its content; got 2",
+        ),
+        ('{"eos_token": ["</s>"]}', r"eos_token must be a token, or .*; got \['</s>'\]"),
+        ('{"eos_token": {"id": 2}}', r"eos_token must be a token, or .*; got {'id': 2}"),
+        ('{"eos_token": {"content": null}}', r"eos_token must be a token, or .*; got {'content': None}"),
+        ('{"eos_token": "</end>"}', r"eos_token must be a token of the vocabulary; got '</end>'"),
+        ('{"eos_token": "\\\\ud800"}', r"eos_token must be a token of the vocabulary; got '\\\\ud800'"),
+        ("[]", r"tokenizer_config\.json: must be a JSON object"),
+        ("{", r"tokenizer_config\.json: cannot be read as JSON"),
+    ],
+)
+def test_a_last_token_that_is_none_is_refused(said: str, message: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", old_pieces())
+    (folder / "tokenizer_config.json").write_text(said)
     with pytest.raises(TokenizerError, match=message):
         tokenizer(folder)
 
@@ -204,6 +234,12 @@ def test_only_the_beginning_of_a_text_gets_what_belongs_there() -> None:
     assert model.fed[2:] == [[5, 6]]
     list(wkvnp.generate(model, ours, "the", temperature=0, stop_tokens=(), max_tokens=3))
     assert model.fed[4:] == [[2], [2]]
+
+
+def test_generation_ends_at_the_token_that_only_the_tokenizer_names() -> None:
+    ours = tokenizer_of(old_pieces(), config={"eos_token_id": 7}, tokenizer_config={"eos_token": "</s>"})
+    model: Any = Remembering()
+    assert list(wkvnp.generate(model, ours, "the", temperature=0))[-1].finish == "stop_token"
 
 
 def test_a_conversation_begins_once() -> None:
@@ -275,6 +311,15 @@ def test_the_vocabulary_of_rwkv_world_may_lie_in_the_folder(tmp_path: Path) -> N
     lines = [f"{id} {bytes([id - 1])!r} 1" for id in range(1, 257)]
     (tmp_path / WORLD_FILE).write_text("\n".join(lines) + "\n")
     assert tokenizer(tmp_path).encode("a").tolist() == [98]
+    assert tokenizer(tmp_path).stop_tokens is None and tokenizer(tmp_path).end_of_text == 0
+    (tmp_path / "config.json").write_text('{"eos_token_id": 3}')
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "a"}')
+    assert tokenizer(tmp_path).stop_tokens == (0, 3, 98) and tokenizer(tmp_path).end_of_text == 0
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|rwkv_tokenizer_end_of_text|>"}')
+    assert tokenizer(tmp_path).stop_tokens == (0, 3)  # the file does not name id 0
+    (tmp_path / "config.json").write_text('{"eos_token_id": "a"}')
+    with pytest.raises(TokenizerError, match=r"config\.json: eos_token_id must be an id or a list of them; got 'a'"):
+        tokenizer(tmp_path)
 
 
 def test_without_the_package_the_error_names_the_extra(

@@ -37,7 +37,8 @@ class BpeTokenizer(TableTokenizer):
     Attributes
     ----------
     stop_tokens : tuple of int or None
-        What ends a text, by the ``generation_config.json`` or ``config.json`` beside a ``tokenizer.json``.
+        What ends a text, by the ``generation_config.json``, ``config.json`` and ``tokenizer_config.json`` beside a
+        ``tokenizer.json``.
 
     Raises
     ------
@@ -65,7 +66,8 @@ class BpeTokenizer(TableTokenizer):
         except Exception as error:  # the package raises nothing more precise
             raise TokenizerError(f"{path}: not a tokenizer.json: {error}") from error
         tokens = _read_tokens(engine, described.get("decoder"), path)
-        self.stop_tokens = end_tokens(Path(path).parent) if Path(path).name == TOKENIZER else None
+        beside = Path(path).name == TOKENIZER
+        self.stop_tokens = end_tokens(Path(path).parent, engine.token_to_id) if beside else None
         end = engine.token_to_id(END_OF_TEXT)
         if end is None and self.stop_tokens:
             end = self.stop_tokens[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from .vocabulary import WORLD_FILE
 
 TOKENIZER = "tokenizer.json"
 _LARGEST_FILE = 1 << 24
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which is no text
 
 
 def vocabulary_beside(model: Path) -> Path | None:
@@ -32,22 +35,42 @@ def _first(model: Path, *names: str) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def end_tokens(folder: Path) -> tuple[int, ...] | None:
-    """Return the ids that end a text, by the first file that names any; None if none does.
+def end_tokens(folder: Path, id_of: Callable[[str], int | None]) -> tuple[int, ...] | None:
+    """Return the ids that end a text, by all files of a folder that name any; None if none does.
+
+    Parameters
+    ----------
+    folder : path
+        That of a model.
+    id_of : callable
+        Gives the id of a token, None if there is none.
 
     Raises
     ------
     TokenizerError
-        A file is no JSON object, or the ids in it are none.
+        A file is no JSON object, or what should be ids or a token in it is none.
     """
+    ids: list[int] = []
     for name in ("generation_config.json", "config.json"):
-        ids = _read(folder / name).get("eos_token_id") if (folder / name).is_file() else None
-        if ids is not None:
-            several = ids if isinstance(ids, list) else [ids]
+        said = _read(folder / name).get("eos_token_id") if (folder / name).is_file() else None
+        if said is not None:
+            several = said if isinstance(said, list) else [said]
             if not several or any(type(id) is not int or id < 0 for id in several):
-                raise TokenizerError(f"{folder / name}: eos_token_id must be an id or a list of them; got {ids!r:.100}")
-            return tuple(several)
-    return None
+                raise TokenizerError(
+                    f"{folder / name}: eos_token_id must be an id or a list of them; got {said!r:.100}"
+                )
+            ids += several
+    path = folder / "tokenizer_config.json"
+    said = _read(path).get("eos_token") if path.is_file() else None
+    if said is not None:
+        token = said.get("content") if isinstance(said, dict) else said
+        if not isinstance(token, str):
+            raise TokenizerError(f"{path}: eos_token must be a token, or an object with its content; got {said!r:.100}")
+        id = None if _SURROGATE.search(token) else id_of(token)
+        if id is None:
+            raise TokenizerError(f"{path}: eos_token must be a token of the vocabulary; got {token!r:.100}")
+        ids.append(id)
+    return tuple(dict.fromkeys(ids)) or None
 
 
 def has_chat_template(model: Path) -> bool:

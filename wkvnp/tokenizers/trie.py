@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .._jit import jit, kernel
+from .folder import end_tokens
 from .table import TableTokenizer
-from .vocabulary import read_vocabulary
+from .vocabulary import WORLD_FILE, read_vocabulary
 
 _EMPTY = 256
 # Block 0 stays empty: it is the base of leaves, so a walk fails there without asking whether the node is a leaf.
@@ -42,6 +43,11 @@ class TrieTokenizer(TableTokenizer):
     path : str
         A vocabulary file in the format of ``rwkv_vocab_v20230424.txt``.
 
+    Attributes
+    ----------
+    stop_tokens : tuple of int or None
+        What ends a text, if files of a model beside one of that name say it: 0 and what they name.
+
     Raises
     ------
     TokenizerError
@@ -55,6 +61,12 @@ class TrieTokenizer(TableTokenizer):
             super().__init__("rwkv-world", [*tokens, *[None] * (_WORLD_SIZE - len(tokens))], end_of_text=0)
         else:
             super().__init__(Path(path).stem, tokens, end_of_text=0)
+        if Path(path).name == WORLD_FILE:
+            # The file gives id 0 no bytes; tokenizers elsewhere have names for it.
+            ends = end_tokens(
+                Path(path).parent, lambda name: tokens.index(text) if (text := name.encode()) in tokens else 0
+            )
+            self.stop_tokens = ends and tuple(dict.fromkeys((0, *ends)))
 
     def encode(self, text: str) -> npt.NDArray[np.int32]:
         """Return the token ids of `text`, int32."""
