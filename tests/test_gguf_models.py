@@ -15,7 +15,7 @@ from wkvnp._dtypes import BFLOAT16, narrow
 from wkvnp.checkpoints import open_checkpoint
 from wkvnp.checkpoints.naming import flatten
 from wkvnp.checkpoints.quantised_blocks import BLOCK_TYPES, dequantise, packed_size
-from wkvnp.errors import CheckpointError
+from wkvnp.errors import CheckpointError, ShapeError
 from wkvnp.models.architectures import module_of
 
 TOKENS = np.random.default_rng(5).integers(0, 96, 40)
@@ -251,6 +251,20 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a number for it": ({"general.architecture": 7}, "general.architecture must be"),
     "an adapter": ({"general.type": "adapter"}, "general.type must be 'model'; got 'adapter'"),
 }
+
+
+def test_a_refusal_of_metadata_is_overridden_by_name(tmp_path: Path) -> None:
+    made = model("rwkv7")
+    metadata = metadata_of(made) | {"rwkv7.deep_embed": True}
+    (tmp_path / "a.gguf").write_bytes(write_gguf(metadata, written_as_rwkv7(arrays_of(made))))
+    with pytest.raises(CheckpointError, match=r"'deep_embed': True; load\(\.\.\., ignore=\['rwkv7\.deep_embed'\]\)"):
+        wkvnp.load(tmp_path / "a.gguf")
+    loaded = wkvnp.load(tmp_path / "a.gguf", ignore=["rwkv7.deep_embed"])
+    np.testing.assert_array_equal(loaded([1, 2, 3])[0], made([1, 2, 3])[0])
+    with pytest.raises(
+        ShapeError, match=r"ignore must name fields of the metadata of .*a\.gguf; it has no 'deep_embed'"
+    ):
+        wkvnp.load(tmp_path / "a.gguf", ignore=["deep_embed"])
 
 
 @pytest.mark.parametrize("case", WRONG)

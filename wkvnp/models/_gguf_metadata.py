@@ -41,7 +41,7 @@ def settings_of(container: Container, architecture: str) -> Settings:
         for name, value in container.extras.items()
         if name.startswith(prefix)
     }
-    return Settings(fields, f"{container.path}: metadata {prefix}*")
+    return Settings(fields, f"{container.path}: metadata {prefix}*", prefix)
 
 
 def _decimal(value: float) -> float:

@@ -41,6 +41,8 @@ class Settings:
         As a ``config.json`` has them.
     source : str
         What to call the configuration in an error.
+    place : str
+        What stands in front of their names if they are a part of others, as ``"rope_scaling."``.
 
     Examples
     --------
@@ -50,11 +52,11 @@ class Settings:
     >>> settings.finish()
     """
 
-    def __init__(self, fields: Mapping[str, Any], source: str) -> None:
+    def __init__(self, fields: Mapping[str, Any], source: str, place: str = "") -> None:
         self.fields, self.source = dict(fields), source
         self._read: set[str] = set()
-        self._remarks: list[str] = []
-        self._place = ""  # of nested fields, in front of their names in a warning, which is that of the whole
+        self._place = place
+        self._remarks: list[str] = []  # also those inside nested fields, of which there is one warning
 
     def __contains__(self, name: str) -> bool:
         return self.fields.get(name) is not None
@@ -109,8 +111,8 @@ class Settings:
             return None
         if not isinstance(value, dict):
             raise self.fault(name, "an object")
-        inside = Settings(value, f"{self.source}: {name}")
-        inside._remarks, inside._place = self._remarks, f"{self._place}{name}."
+        inside = Settings(value, f"{self.source}: {name}", f"{self._place}{name}.")
+        inside._remarks = self._remarks
         return inside
 
     def ignore(self, *names: str) -> None:
