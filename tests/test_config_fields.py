@@ -162,6 +162,8 @@ def test_a_length_may_be_said_outside_the_rotation(changed: Any) -> None:
 def test_empty_scalings_say_nothing(changed: Any) -> None:
     expected = wkvnp.load(GOLDEN / "mistral")(TOKENS)[0]
     np.testing.assert_array_equal(wkvnp.load(changed("mistral", {"rope_scaling": {}}))(TOKENS)[0], expected)
+    expected = wkvnp.load(GOLDEN / "llama")(TOKENS)[0]
+    np.testing.assert_array_equal(wkvnp.load(changed("llama", {"rope_parameters": {}}))(TOKENS)[0], expected)
 
 
 def test_a_window_that_is_asked_for_but_not_said_is_that_of_the_class(changed: Any) -> None:
@@ -245,6 +247,7 @@ def test_the_command_line_ignores_too(changed: Any, tmp_path: Path, capsys: pyte
         ("llama", ["rope_scaling.beta_fast"], r"it has no 'rope_scaling\.beta_fast'"),
         ("rwkv", ["nothing"], "it has no 'nothing'"),
         ("llama", "hidden_act", "load: ignore must be a list of names of fields; got 'hidden_act'"),
+        ("llama", 3, "load: ignore must be a list of names of fields; got 3"),
         ("llama", [3], r"load: ignore must be a list of names of fields; got \[3\]"),
     ],
 )

@@ -47,7 +47,8 @@ def recognise(
 
 
 def _checked(ignore: Collection[str]) -> Collection[str]:
-    if isinstance(ignore, str) or not all(isinstance(name, str) for name in ignore):
+    listed = isinstance(ignore, Collection) and not isinstance(ignore, str)
+    if not listed or not all(isinstance(name, str) for name in ignore):
         raise ShapeError(f"load: ignore must be a list of names of fields; got {quoted(ignore)}")
     return ignore
 

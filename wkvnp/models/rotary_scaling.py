@@ -33,7 +33,7 @@ _KNOWN = frozenset(
     + ("long_factor", "short_mscale", "long_mscale", "low_freq_factor", "high_freq_factor", "mscale", "mscale_all_dim")
     + ("truncate", "alpha", "llama_4_scaling_beta")
 )
-"""What software reads of some scaling; those that others have may be there by mistake, for another one was meant."""
+"""Names that some scaling reads: they are refused where the one at hand does not read them."""
 _Number = TypeVar("_Number", int, float)
 
 
@@ -153,10 +153,11 @@ def rotary_of(settings: Settings, head_size: int, share: float | None = None) ->
 
 def _place(settings: Settings) -> Settings:
     """Return the fields of the scaling, which have an old and a new name; empty ones say nothing."""
-    old, new = settings.nested("rope_scaling"), settings.nested("rope_parameters")
-    if old is not None and new is not None and old.fields and old.fields != new.fields:
+    places = [settings.nested(name) for name in ("rope_parameters", "rope_scaling")]
+    said = [place for place in places if place is not None and place.fields]
+    if len(said) == 2 and said[0].fields != said[1].fields:
         raise settings.fault("rope_scaling", "absent where there is rope_parameters")
-    return new or old or Settings({}, f"{settings.source}: rope_parameters")
+    return said[0] if said else Settings({}, f"{settings.source}: rope_parameters")
 
 
 def _context(settings: Settings, place: Settings) -> int:

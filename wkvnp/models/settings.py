@@ -125,9 +125,9 @@ class Settings:
         Parameters
         ----------
         remarks : bool
-            Whether there can be such names; else they are refused too.
+            Whether there can be such names; else every field that nobody has read is refused.
         may_matter : frozenset of str
-            The names that are none, although nobody has read them.
+            The names that some software reads.
 
         Raises
         ------
