@@ -34,7 +34,7 @@ EVERYWHERE = (
     "remove_invalid_values repetition_penalty return_dict_in_generate suppress_tokens target_lookbehind "
     "temperature top_k top_p typical_p "
 )
-"""Harmless whatever the model is."""
+"""Harmless in every model type."""
 
 _EVERY_REFUSED: dict[str, tuple[list[Any], Any]] = {
     "per_layer_config": ([{}, None], {"0": {"rms_norm_eps": 1.0}}),
