@@ -162,6 +162,30 @@ def test_every_extra_that_an_error_names_exists() -> None:
             assert not isinstance(extra, ast.Constant) or extra.value in known, f"{inside(path)}: {extra.value}"
 
 
+NAMES_ON_IMPORT = {"cupy-cuda13x": "cupy"}
+"""Distribution -> module, where the names differ by more than a hyphen."""
+
+
+def test_every_extra_for_users_is_imported_somewhere() -> None:
+    extras = PROJECT["optional-dependencies"]
+    for_users = extras.keys() - {"all", "test", "lint", "docs", "bench"}
+    used: set[str] = set()
+    for path in SOURCES:
+        nodes = list(ast.walk(tree(path)))
+        used |= roots(imported(iter(nodes)))
+        # Some are asked for by their name, without being run.
+        used |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    packages = {extra: [re.split(r"[\[<>=!~; ]", each)[0] for each in extras[extra]] for extra in for_users}
+    unused = {
+        (extra, package)
+        for extra, names in packages.items()
+        for package in names
+        if NAMES_ON_IMPORT.get(package, package.replace("-", "_")) not in used
+    }
+    assert unused == set(), "an extra is advertised when code uses it, not before"
+    assert extras["all"] == [f"wkvnp[{','.join(extra for extra in extras if extra in for_users)}]"]
+
+
 # Sizes
 
 
