@@ -17,6 +17,7 @@ import pytest
 
 from wkvnp._dtypes import BFLOAT16, narrow
 from wkvnp.checkpoints import Container, LazyTensor, open_checkpoint, save_safetensors
+from wkvnp.checkpoints.atomic_file import _prefix
 from wkvnp.checkpoints.safetensors import read_safetensors
 from wkvnp.errors import CheckpointError
 
@@ -389,7 +390,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
             save_safetensors(path, tensors)
     with pytest.raises(CheckpointError, match="strings to strings"):
         save_safetensors(path, {}, {"a": 1})  # type: ignore[dict-item]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(CheckpointError, match=r"a: cannot be written: the folder .*absent does not exist"):
         save_safetensors(tmp_path / "absent" / "a", {"x": NUMBERS})
     assert not list(tmp_path.iterdir())
 
@@ -414,7 +415,8 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_only_stale_leftovers_are_swept(tmp_path: Path) -> None:
-    old, fresh, other = (tmp_path / name for name in (".a.0.partial", ".a.1.partial", ".b.0.partial"))
+    a, b = (_prefix(tmp_path / name) for name in "ab")
+    old, fresh, other = (tmp_path / name for name in (f"{a}0.partial", f"{a}1.partial", f"{b}0.partial"))
     for file in (old, fresh, other):
         file.write_bytes(b"half")
     for file in (old, other):

@@ -67,7 +67,7 @@ def directory() -> Path | None:
         return None
     stated = os.environ.get("WKVNP_CACHE_DIR")
     try:
-        return (Path(stated).absolute() if stated else _user_cache() / "wkvnp") / "jit"
+        return (Path(os.path.expanduser(stated)).absolute() if stated else _user_cache() / "wkvnp") / "jit"
     except RuntimeError:  # no home directory
         return None
 

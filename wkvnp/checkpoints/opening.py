@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from .._paths import hub_hint, local_path
 from ..errors import CheckpointError
 from .ggmf import read_ggmf
 from .gguf import read_gguf
@@ -65,9 +66,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
     Traceback (most recent call last):
     wkvnp.errors.CheckpointError: no-such-file.pth: no such file
     """
-    path = Path(path)
-    if path.is_dir():
+    path = local_path(path)
+    if os.path.isdir(path):
         path = _find_in_folder(path)
+    elif not os.path.lexists(path):
+        raise CheckpointError(f"{path}: no such file{hub_hint(path)}")
     buffer = map_file(path)
     container = joined(_read(path, buffer))
     return container if container.files else replace(container, files=((path, buffer),))

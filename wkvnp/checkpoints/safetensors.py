@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .._dtypes import BFLOAT16, dtype_name
 from ..errors import CheckpointError
-from .atomic_file import replacing
+from .atomic_file import file_to_write, replacing
 from .mapped_file import Buffer, map_file
 from .strict_json import parse_object
 from .tensors import DTYPES, MAX_BYTES, Container, LazyTensor, quoted, shape_fault, strided_view
@@ -159,7 +159,8 @@ def save_safetensors(
     Parameters
     ----------
     path : path-like
-        Where the file will stand; an existing file is replaced.
+        Where the file will stand; an existing file is replaced, through a symbolic link the one it leads to. Its
+        permissions stay.
     tensors : mapping of str to array or LazyTensor
         Any of the dtypes of `LazyTensor`; bfloat16 as `BFLOAT16` or the dtype of ml_dtypes.
     metadata : mapping of str to str, optional
@@ -171,7 +172,8 @@ def save_safetensors(
     Raises
     ------
     CheckpointError
-        If a name, a dtype or the metadata cannot stand in a safetensors file.
+        If `path` cannot be written or is no regular file, or a name, a dtype or the metadata cannot stand in a
+        safetensors file.
 
     Examples
     --------
@@ -183,7 +185,7 @@ def save_safetensors(
     ...     container.tensors["x"].read(), container.metadata
     (array([0., 1., 2.], dtype=float32), {'by': 'wkvnp'})
     """
-    path = Path(path)
+    path = file_to_write(path)
     header: dict[str, Any] = {}
     if metadata:
         header["__metadata__"] = _check_metadata(path, dict(metadata))

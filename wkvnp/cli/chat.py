@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._paths import local_path
 from ..errors import WkvnpError
 from . import UsageError, describe_error
 from .interrupt import Deferred, raise_interrupts
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..generation import Chat
     from ..tokenizers.folder import has_chat_template
 
-    if arguments.model is not None and has_chat_template(Path(arguments.model)):
+    if arguments.model is not None and has_chat_template(local_path(arguments.model)):
         print(_TEMPLATE.format(form=arguments.form), file=sys.stderr)
 
     rng = options.pop("rng")
@@ -137,9 +137,9 @@ def _command(chat: Chat, line: str) -> None:
         state = chat.state
         if state is None:
             raise UsageError("/save: nothing was said yet")
-        writable(path)
+        target = writable(path)
         with Deferred() as interrupt:
-            state.save(path)
+            state.save(target)
         interrupt.check()
     elif name == "/load" and path:
         _load(chat, path)

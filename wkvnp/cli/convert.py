@@ -35,10 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, convert and write tensor by tensor."""
-    target = Path(arguments.target)
+    target = Path(writable(arguments.target))
     if target.exists() and not arguments.force:
-        raise UsageError(f"{target} exists; --force replaces it")
-    writable(arguments.target)
+        raise UsageError(f"{arguments.target} exists; --force replaces it")
 
     from ..models.conversion import convert
 

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Load, feed, and write piece by piece."""
     options = sampling_options(arguments)
-    target = writable(arguments.save_state)
+    target = None if arguments.save_state is None else writable(arguments.save_state)
     prompt, from_stream = read_text(arguments, "PROMPT")
     if from_stream:
         prompt = prompt.removesuffix("\n").removesuffix("\r")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from pathlib import Path
 
 from . import UsageError
 from .interrupt import Deferred
@@ -44,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw the weights and write them."""
-    if Path(arguments.path).exists() and not arguments.force:
+    target = writable(arguments.path)
+    if os.path.exists(target) and not arguments.force:
         raise UsageError(f"{arguments.path} exists; --force replaces it")
     if arguments.seed < 0:
         raise UsageError(f"--seed must be at least 0; got {arguments.seed}")
-    writable(arguments.path)
 
     from ..models.initial import init
 
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         **{name: value for name, value in stated.items() if value is not None},
     )
     with Deferred() as interrupt:
-        model.save(arguments.path)
+        model.save(target)
     interrupt.check()
     config = model.config
     print(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._paths import local_path
 from ..errors import WkvnpError
 from . import UsageError
 
@@ -103,7 +103,7 @@ def tokenizer_of(model: str | None, vocab_size: int) -> Tokenizer:
     from ..tokenizers import tokenizer
     from ..tokenizers.folder import vocabulary_beside
 
-    found = None if model is None else vocabulary_beside(Path(model))
+    found = None if model is None else vocabulary_beside(local_path(model))
     return tokenizer(vocab_size if found is None else found)
 
 
@@ -120,7 +120,7 @@ def read_text(arguments: argparse.Namespace, name: str) -> tuple[str, bool]:
     if arguments.text is not None:
         return str(arguments.text), False
     if arguments.file not in (None, "-"):
-        return _decode(Path(arguments.file).read_bytes(), arguments.file), True
+        return _decode(local_path(arguments.file, WkvnpError, "--file").read_bytes(), arguments.file), True
     if sys.stdin is None or (arguments.file is None and sys.stdin.isatty()):
         raise UsageError(f"no {name} given: pass it as an argument, with --file, or through a pipe")
     return _decode(sys.stdin.buffer.read(), "standard input"), True
@@ -135,11 +135,11 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([ntr\\])", lambda match: _ESCAPES[match[1]], text)
 
 
-def writable(path: str | None) -> str | None:
+def writable(path: str) -> str:
     """Return the path of a file to be written later, or say now that it cannot be."""
-    if path is not None and not Path(path).absolute().parent.is_dir():
-        raise WkvnpError(f"{path}: the folder {Path(path).absolute().parent} does not exist")
-    return path
+    from ..checkpoints.atomic_file import file_to_write
+
+    return str(file_to_write(path))
 
 
 def _decode(data: bytes, source: str) -> str:

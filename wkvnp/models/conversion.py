@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from os import PathLike
-from pathlib import Path
 
 from ..checkpoints import open_checkpoint, save_safetensors
+from ..checkpoints.atomic_file import file_to_write
 from ..checkpoints.mapped_file import forget
 from ..checkpoints.naming import flatten
 from ..checkpoints.quantised_tensors import parts
@@ -46,8 +46,8 @@ def convert(
     Raises
     ------
     CheckpointError
-        If the source is not a model that `wkvnp.load` can read, a number is too large for `dtype`, or the target is a
-        folder or a file of the source.
+        If the source is not a model that `wkvnp.load` can read, a number is too large for `dtype`, or the target
+        cannot be written, is no regular file, or is a file of the source.
     ShapeError
         If `dtype` is unknown, the model has no matrix that can be quantised, or there is no field to ignore.
 
@@ -62,10 +62,8 @@ def convert(
     <rwkv7: 2 layers of 64, 256 tokens, float32>
     """
     chosen = None if dtype is None else checked(dtype)
+    target = file_to_write(target)
     container = open_checkpoint(source)
-    target = Path(target)
-    if target.is_dir():
-        raise CheckpointError(f"convert: target must be a file; {target} is a folder")
     if target.exists() and any(os.path.samefile(target, path) for path, _ in container.files):
         raise CheckpointError(f"convert: target must not be a file that is read; got {target}")
     weights, config = recognise(container, ignore=ignore)

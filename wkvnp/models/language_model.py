@@ -152,7 +152,13 @@ class Model:
         return State(self.fingerprint, tuned_start(self._network.layers, tensors, source))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the weights as safetensors, under the original tensor names and in the dtypes they have."""
+        """Write the weights as safetensors, under the original tensor names and in the dtypes they have.
+
+        Raises
+        ------
+        CheckpointError
+            If `path` cannot be written, or something else than a regular file has this name.
+        """
         arrays, more = parts(flatten(self.weights))
         save_safetensors(path, arrays, self.config.metadata() | more)
 

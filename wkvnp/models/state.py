@@ -99,8 +99,17 @@ class State:
         return State(states[0].fingerprint, map_leaves(join, states[0].layers))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the state to a safetensors file; the file is complete or absent, whatever happens."""
-        save_safetensors(path, _arrays(self.layers), {"format": _FORMAT, "model": self.fingerprint})
+        """Write the state to a safetensors file; the file is complete or absent, whatever happens.
+
+        Raises
+        ------
+        StateError
+            If `path` cannot be written, or something else than a regular file has this name.
+        """
+        try:
+            save_safetensors(path, _arrays(self.layers), {"format": _FORMAT, "model": self.fingerprint})
+        except CheckpointError as error:
+            raise StateError(str(error)) from error
 
 
 def load_state(path: str | PathLike[str], model: Model) -> State:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .._paths import hub_hint, local_path
 from ..errors import TokenizerError
 
 __all__ = ["StreamDecoder", "Tokenizer", "tokenizer"]
@@ -148,7 +149,7 @@ def tokenizer(source: str | os.PathLike[str] | int | Any) -> Tokenizer:
         return _by_name(_name_for_size(source))
     if source in _BY_SIZE.values():
         return _by_name(str(source))
-    return _from_file(os.fspath(source))
+    return _from_file(str(local_path(source, TokenizerError, "tokenizer: source")))
 
 
 def _by_name(name: str) -> Tokenizer:
@@ -170,10 +171,13 @@ def _by_name(name: str) -> Tokenizer:
 
 
 def _path_from(variable: str) -> str | None:
-    path = os.environ.get(variable)
-    if path and not os.path.isfile(path):
+    stated = os.environ.get(variable)
+    if not stated:
+        return None
+    path = str(local_path(stated, TokenizerError, f"tokenizer: {variable}"))
+    if not os.path.isfile(path):
         raise TokenizerError(f"tokenizer: {variable} must name a file; it names {path!r}")
-    return path or None
+    return path
 
 
 def _name_for_size(source: Any) -> str:
@@ -203,7 +207,8 @@ def _from_file(path: str) -> Tokenizer:
         with open(path, "rb") as file:
             start = file.read(64)
     except FileNotFoundError:
-        raise TokenizerError(f"tokenizer: {path!r} is neither a known name ({_names()}) nor a file") from None
+        hint = hub_hint(Path(path))
+        raise TokenizerError(f"tokenizer: {path!r} is neither a known name ({_names()}) nor a file{hint}") from None
     except OSError as error:
         raise TokenizerError(f"tokenizer: {path!r} cannot be read: {error.strerror}") from error
     if start.lstrip().startswith(b"{"):
