@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from wkvnp.cli import main
 from wkvnp.cli.interrupt import Deferred, leave_at_once, raise_interrupts
 from wkvnp.cli.options import unescape
 from wkvnp.cli.progress import Bar
+from wkvnp.cli.streams import complete_streams
 from wkvnp.models import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +40,7 @@ def run(capfd, monkeypatch):
     """Run one command; returns exit code, standard output, standard error."""
 
     def call(*arguments, stdin=None):
+        monkeypatch.setattr("wkvnp.cli.streams.remark._said", set())
         data = io.BytesIO((stdin or "").encode())
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(data, encoding="utf-8"))
         if stdin is None:
@@ -58,7 +61,7 @@ def test_without_a_model_the_bundled_one_writes_and_says_what_it_is(run):
     status, out, err = run("generate", "The for statement", "--max-tokens", 40, "--temperature", 0)
     assert status == 0 and len(out) == 40 and out.isascii()
     assert err.count("\n") == 1
-    assert re.search(r"demonstration model.*documentation of Python.*--model PATH loads a real one", err)
+    assert re.search(r"demonstration model.*documentation of Python.*--model PATH", err)
     status, out, err = run("score", "A list is a sequence of items.", "--format", "json")
     assert status == 0 and json.loads(out)["bits_per_byte"] < 3 and "demonstration model" in err
 
@@ -164,7 +167,6 @@ def test_tokenize_there_and_back(run, model):
     assert run("tokenize", "--tokenizer", "bytes", "--decode", "72 x")[::2] == (
         1, "wkvnp: error: --decode: TEXT must be token ids; got 'x'\n",
     )  # fmt: skip
-    assert run("tokenize", "Hi")[0] == 2
 
 
 def test_info_reads_no_weights(run, model, monkeypatch):
@@ -309,6 +311,71 @@ def test_every_help_has_examples(run):
     assert run("--version")[1] == f"wkvnp {wkvnp.__version__}\n"
 
 
+def test_tokenize_needs_no_model(run):
+    assert run("tokenize", "Hi é")[:2] == (0, "72 105 32 195 169\n")
+    assert run("tokenize", "--decode", "72 105 32 195 169")[:2] == (0, "Hi é")
+    assert run("tokenize", "--json", "H")[1] == '[{"id": 72, "text": "H", "bytes": "48"}]\n'
+    assert run("tokenize", "--model", "a", "--tokenizer", "bytes", "a")[0] == 2
+
+
+TEXTS = ("", "a", "\n", "Grüße, 你好 😀 " * 40, '"quoted\\" [1, 2]\n' * 50, "x" * 700)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1 << 18])
+def test_tokenize_reads_and_writes_in_pieces(run, monkeypatch, size):
+    monkeypatch.setattr("wkvnp.cli.options._PIECE", size)
+    for text in TEXTS:
+        ids = list(text.encode())
+        assert run("tokenize", "--tokenizer", "bytes", stdin=text)[1] == " ".join(map(str, ids)) + "\n"
+        assert [
+            row["id"] for row in json.loads(run("tokenize", "--tokenizer", "bytes", "--json", stdin=text)[1])
+        ] == ids
+        for written in (" ".join(map(str, ids)), json.dumps(ids), ",".join(map(str, ids)) + "\n"):
+            command = ("tokenize", "--tokenizer", "bytes", "--decode")
+            assert run(*command, stdin=written)[1] == text
+            assert json.loads(run(*command, "--json", stdin=written)[1]) == text
+    status, _, err = run("tokenize", "--decode", "--tokenizer", "bytes", stdin="72 \u00b2 105")
+    assert status == 1 and "must be token ids; got '²'" in err
+    for number in ("9" * 50_000, "1" * 30, "-1"):
+        status, _, err = run("tokenize", "--decode", "--tokenizer", "bytes", stdin=f"72 {number} 105")
+        assert status == 1 and err.count("\n") == 1 and len(err) < 200 and "mistake" not in err
+
+
+@pytest.mark.parametrize("size", [1, 4, 1 << 18])
+@pytest.mark.parametrize("cut", [False, True])
+def test_tokenize_says_where_a_text_is_not_utf8(run, monkeypatch, tmp_path, size, cut):
+    monkeypatch.setattr("wkvnp.cli.options._PIECE", size)
+    path = tmp_path / "t"
+    path.write_bytes("Grüße".encode() + (b"\xe4\xbd" if cut else b"\xff..."))
+    status, _, err = run("tokenize", "--file", path, "--tokenizer", "bytes")
+    assert status == 1 and f"t: text must be UTF-8; byte {'0xe4' if cut else '0xff'} at position 7 is not" in err
+    path.write_bytes(b"\xef\xbb\xbfab\xef\xbb\xbf")
+    assert run("tokenize", "--file", path, "--tokenizer", "bytes")[1] == "97 98 239 187 191\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the memory of a process")
+def test_a_large_text_streams_through_tokenize(program, tmp_path):
+    done = program(f"""
+        import resource, sys
+        from wkvnp.cli import main
+        from wkvnp.tokenizers import tokenizer, trie
+        path = {str(tmp_path / "large.txt")!r}
+        vocabulary = {str(tmp_path / "v.txt")!r}
+        with open(vocabulary, "w") as file:
+            file.writelines(f"{{n + 1}} {{bytes([n])!r}} 1\\n" for n in range(256))
+            file.write("257 'a large' 7\\n")
+        with open(path, "w") as file:
+            file.writelines("this is a large text, line after line\\n" * 1000 for _ in range(1000))
+        sys.stdout = open({os.devnull!r}, "w")
+        main(["tokenize", "--tokenizer", vocabulary, "warm"])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        status = main(["tokenize", "--tokenizer", vocabulary, "--file", path])
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(status, grown < 100_000, grown, file=sys.stderr)
+    """)
+    assert done.stderr.startswith("0 True"), done.stderr
+
+
 def test_unescape():
     assert unescape(r"a\n\t\\n\x") == "a\n\t\\n\\x"
 
@@ -347,6 +414,109 @@ def test_a_pipe_in_and_a_reader_that_leaves(model):
     assert child.wait(timeout=60) == 0
     assert child.stderr.read() == b""
     child.stderr.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes streams as a POSIX shell does")
+@pytest.mark.parametrize(
+    ("command", "streams", "status", "out", "err"),
+    [
+        ("generate -m MODEL hi -n 2 --temperature 0", ">&-", 0, "", ""),
+        ("generate hi -n 2 --temperature 0", ">&-", 0, "", "wkvnp: demonstration model"),
+        ("generate hi -n 2 --temperature 0", "2>&-", 0, "..", ""),
+        ("generate hi -n 2 --temperature 0", "<&-", 0, "..", "wkvnp: demonstration model"),
+        ("generate hi -n 2 --temperature 0", "<&- >&- 2>&-", 0, "", ""),
+        ("generate -m MODEL -n 2", "<&-", 1, "", "wkvnp: error: generate: prompt must not be empty"),
+        ("generate -m absent hi", "2>&-", 1, "", ""),
+        ("generate -m absent hi", ">&- 2>&-", 1, "", ""),
+        ("info MODEL", ">&-", 0, "", ""),
+        ("info --system", ">&- <&-", 0, "", ""),
+        ("tokenize -m MODEL hi", ">&-", 0, "", ""),
+        ("score -m MODEL hello --format csv", ">&-", 0, "", ""),
+        ("warmup -m MODEL", ">&-", 0, "", ""),
+        ("chat -m MODEL", "<&-", 0, "", ""),
+        ("chat -m MODEL", "<&- >&- 2>&-", 0, "", ""),
+        ("init OUT --layers 1 --width 64", "<&- >&- 2>&-", 0, "", ""),
+        ("convert MODEL OUT", "<&- >&- 2>&-", 0, "", ""),
+        ("nonsense", "2>&-", 2, "", ""),
+        ("--version", ">&-", 0, "", ""),
+        ("info MODEL", ">/dev/full", 1, "", "wkvnp: error: No space left on device"),
+        ("generate -m MODEL hi -n 2", ">/dev/full", 1, "", "wkvnp: error: No space left on device"),
+        ("info absent", "2>/dev/full", 1, "", ""),
+    ],
+)
+def test_a_missing_stream_is_the_null_device(model, tmp_path, command, streams, status, out, err):
+    if "/dev/full" in streams and not Path("/dev/full").exists():
+        pytest.skip("this system has no device that is always full")
+    target = tmp_path / "out.safetensors"
+    command = command.replace("MODEL", model).replace("OUT", str(target))
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m wkvnp {command} {streams}"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert (done.returncode, len(done.stdout)) == (status, len(out)), done
+    assert done.stderr.startswith(err) and done.stderr.count("\n") == bool(err)
+    if target.name in command:
+        assert wkvnp.load(target).config.architecture == "rwkv7"
+
+
+def test_missing_streams_stay_missing_for_others(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stdin", None)
+    with complete_streams(numbers=False):
+        sys.stdout.write("nobody reads this")
+        assert sys.stdin.read() == ""
+    assert sys.stdout is None and sys.stdin is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes file descriptors")
+def test_no_file_that_is_opened_later_becomes_a_standard_stream(program):
+    done = program("""
+        import os, sys
+        from wkvnp.cli.streams import complete_streams
+        for number in range(3):
+            os.close(number)
+        with complete_streams(numbers=True):
+            assert [os.open(os.devnull, os.O_RDONLY) for _ in range(2)] == [3, 4]
+        os._exit(0)
+    """)
+    assert done.returncode == 0
+
+
+def test_the_demonstration_is_said_in_one_line_once_a_process(run, monkeypatch):
+    said = []
+    for command in (["generate", "a", "-n", 1], ["tokenize", "a"], ["score", "abc"], ["warmup"]):
+        err = run(*command)[2]
+        said.append(err)
+        assert err.count("\n") == 1 and len(err.rstrip("\n")) <= 80 and "demonstration model" in err
+        monkeypatch.setattr("wkvnp.cli.streams.remark._said", {err.rstrip("\n")})
+        assert main([*map(str, command)]) == 0
+    assert len(set(said)) == 1
+    monkeypatch.undo()
+
+
+def test_quiet_commands_make_no_remarks(run, model, monkeypatch, tmp_path):
+    target = tmp_path / "quiet.safetensors"
+    for command in (
+        ["generate", "a", "-n", 1],
+        ["tokenize", "a"],
+        ["score", "abc"],
+        ["warmup"],
+        ["init", target, "--layers", 1, "--width", 64],
+        ["convert", model, target, "--force"],
+        ["chat", "-m", model],
+    ):
+        for option in ("--quiet", "-q"):
+            target.unlink(missing_ok=True)
+            status, _, err = run(*command, option, stdin="" if command[0] == "chat" else None)
+            assert (status, err) == (0, "")
+    monkeypatch.setattr("wkvnp.cli.info._describe", lambda path: {"a": warnings.warn("a warning", stacklevel=1)})
+    assert "a warning" in run("info", model)[2]
+    assert run("info", model, "-q")[2] == ""
+    assert run("generate", "-m", "absent", "a", "-q")[2].startswith("wkvnp: error: absent: no such file")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to a process")

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from wkvnp.errors import MissingExtraError, TokenizerError
 from wkvnp.tokenizers import StreamDecoder, Tokenizer, tokenizer, trie, vocabulary
+from wkvnp.tokenizers.pieces import encode_pieces
 
 SINGLE = [bytes((byte,)) for byte in range(256)]
 # Words, pieces of characters, tokens that go nowhere halfway ("abcdef" without "abcde"), and quotes of every kind.
@@ -179,6 +180,30 @@ def test_any_vocabulary_packs(tmp_path_factory: pytest.TempPathFactory, words: s
     path = write_vocabulary(tmp_path_factory.getbasetemp() / "any.txt", tokens)
     data = bytes(byte % 6 for byte in data) + b"".join(words)
     assert tokenizer(path).encode_bytes(data).tolist() == longest_match(tokens, data)  # type: ignore[attr-defined]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sets(st.binary(min_size=2, max_size=9).map(lambda data: bytes(97 + b % 3 for b in data)), max_size=30),
+    st.lists(st.text("abc", max_size=12), max_size=8),
+)
+def test_pieces_give_the_tokens_of_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, words: set[bytes], pieces: list[str]
+) -> None:
+    path = write_vocabulary(tmp_path_factory.getbasetemp() / "any.txt", [b"", *SINGLE, *sorted(words)])
+    for any_tokenizer in (tokenizer(path), tokenizer("bytes")):
+        ids = [id for part in encode_pieces(any_tokenizer, pieces) for id in part.tolist()]
+        assert ids == any_tokenizer.encode("".join(pieces)).tolist()
+
+
+def test_pieces_of_the_world_and_of_bpe(world: Tokenizer, tiny_bpe: Tokenizer) -> None:
+    text = "the there 我们 é🙂 abcdeabcdef" * 50 + " " * 500 + "\n" * 300 + "<|endoftext|>" + "\r\n\r\n ünï code"
+    for any_tokenizer in (world, tiny_bpe, tokenizer("bytes")):
+        for size in (1, 3, 50, 130, 1000):
+            cut = [text[begin : begin + size] for begin in range(0, len(text), size)]
+            parts = [part.tolist() for part in encode_pieces(any_tokenizer, cut)]
+            assert [id for part in parts for id in part] == any_tokenizer.encode(text).tolist()
+            assert any_tokenizer is tiny_bpe or size > 500 or len(parts) > 2
 
 
 def test_crowded_trie_grows() -> None:

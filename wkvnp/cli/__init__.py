@@ -18,6 +18,7 @@ from importlib import import_module
 from .. import __version__
 from ..errors import WkvnpError
 from .interrupt import INTERRUPTED, leave_at_once
+from .streams import complete_streams, forget_stdout, remark
 
 COMMANDS = ("generate", "chat", "score", "tokenize", "info", "init", "convert", "warmup")
 
@@ -45,12 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     72 105 33
     0
     """
+    with complete_streams(numbers=argv is None), warnings.catch_warnings():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Run one command; whatever happens becomes an exit code and at most one line."""
     try:
         if argv is None:  # this process is ours
             leave_at_once()
             warnings.formatwarning = lambda message, *place: f"wkvnp: {message}\n"
         _speak_utf8()
         arguments = build_parser().parse_args(argv)
+        remark.quiet = arguments.quiet
+        if arguments.quiet:
+            _be_quiet()
         status = int(arguments.run(arguments))
         sys.stdout.flush()
         return status
@@ -59,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
+        forget_stdout()
         return 0
     except UsageError as error:
         return _complain(error, 2)
@@ -92,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
+        command.add_argument("--quiet", "-q", action="store_true", help="no remarks and no bars, only errors")
         command.set_defaults(run=module.run)
     return parser
 
@@ -107,11 +118,24 @@ def describe_error(error: BaseException) -> str:
     return " ".join(text.split())
 
 
-def _complain(error: Exception, status: int, remark: str = "") -> int:
+def _complain(error: Exception, status: int, hint: str = "") -> int:
     if os.environ.get("WKVNP_DEBUG", "0") not in ("", "0"):
         traceback.print_exception(error)
-    print(f"wkvnp: error: {describe_error(error)}{remark}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f"wkvnp: error: {describe_error(error)}{hint}", file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        forget_stdout()
     return status
+
+
+def _be_quiet() -> None:
+    """Silence warnings and the remark about compiling too."""
+    from .._jit import compiling
+
+    warnings.simplefilter("ignore")
+    compiling.quiet = True
 
 
 def _speak_utf8() -> None:
@@ -120,9 +144,3 @@ def _speak_utf8() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(encoding="utf-8", errors="replace")
-
-
-def _forget_stdout() -> None:
-    """The reader has gone: let the interpreter flush into nothing instead of failing at exit."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,6 +14,7 @@ from .interrupt import Deferred, raise_interrupts
 from .options import add_model_options, add_sampling_options, load_model, sampling_options, writable
 from .progress import Bar
 from .screen import write
+from .streams import remark
 
 if TYPE_CHECKING:
     from ..generation import Chat
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..tokenizers.folder import has_chat_template
 
     if arguments.model is not None and has_chat_template(local_path(arguments.model)):
-        print(_TEMPLATE.format(form=arguments.form), file=sys.stderr)
+        remark(_TEMPLATE.format(form=arguments.form))
 
     rng = options.pop("rng")
     chat = Chat(model, tokenizer, form=arguments.form, system=arguments.system, rng=rng, **options)
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     interactive = sys.stdin is not None and sys.stdin.isatty()
     if interactive:
         raise_interrupts()
-        print("End with /quit; /help lists the commands.", file=sys.stderr)
+        remark("End with /quit; /help lists the commands.")
     while (line := _read(interactive)) is not None:
         try:
             if line.strip() == "/quit":

@@ -10,6 +10,7 @@ from . import UsageError
 from .interrupt import Deferred
 from .options import DTYPES, add_ignore_option, writable
 from .progress import Bar
+from .streams import remark
 
 HELP = "write the weights of a checkpoint as safetensors under the original tensor names"
 EXAMPLES = """examples:
@@ -53,5 +54,5 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         bar.clear()
     if sys.stderr.isatty():
-        print(f"{target}: {target.stat().st_size:,} bytes", file=sys.stderr)
+        remark(f"{target}: {target.stat().st_size:,} bytes")
     return 0

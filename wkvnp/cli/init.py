@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from . import UsageError
 from .interrupt import Deferred
 from .options import DTYPES, writable
+from .streams import remark
 
 HELP = "write a small checkpoint with random weights, to try out the machinery"
 EXAMPLES = """examples:
@@ -67,9 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         model.save(target)
     interrupt.check()
     config = model.config
-    print(
+    remark(
         f"{arguments.path}: {config.architecture} with {config.n_layer} layers of {config.n_embd} and "
-        f"{model.n_parameters:,} parameters; the weights are random and write noise: for trying out the machinery only",
-        file=sys.stderr,
+        f"{model.n_parameters:,} parameters; the weights are random and write noise: for trying out the machinery only"
     )
     return 0

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .._paths import local_path
 from ..errors import WkvnpError
 from . import UsageError
+from .streams import remark
 
 if TYPE_CHECKING:
     from ..models.language_model import Model
     from ..tokenizers import Tokenizer
 
-_DEMONSTRATION = (
-    "wkvnp: demonstration model, an RWKV-7 of 2.5 million parameters that has read the documentation of Python only; "
-    "--model PATH loads a real one"
-)
+_DEMONSTRATION = "wkvnp: demonstration model (documentation of Python); --model PATH takes others"
 DTYPES = ("float32", "float16", "bfloat16", "int8", "int4")
 """What weights can be converted to from the shell; float64 is for reference only."""
+_PIECE = 1 << 18  # bytes
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
@@ -91,11 +93,16 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
 
         set_threads(arguments.threads)
     if arguments.model is None:
-        print(_DEMONSTRATION, file=sys.stderr)
+        remark_demonstration()
     model = load(arguments.model, dtype=arguments.dtype, ignore=arguments.ignore)
     if arguments.tokenizer is not None:
         return model, tokenizer(arguments.tokenizer)
     return model, tokenizer_of(arguments.model, model.config.vocab_size)
+
+
+def remark_demonstration() -> None:
+    """Say, once a process, that no model was named."""
+    remark(_DEMONSTRATION, once=True)
 
 
 def tokenizer_of(model: str | None, vocab_size: int) -> Tokenizer:
@@ -115,15 +122,35 @@ def add_text_input(parser: argparse.ArgumentParser, name: str) -> None:
 
 def read_text(arguments: argparse.Namespace, name: str) -> tuple[str, bool]:
     """Return the text, and whether it came from a file or a pipe (where a last newline is rarely meant)."""
+    stream = _stream(arguments, name)
+    if stream is None:
+        return str(arguments.text), False
+    with stream as file:
+        return _decode(file.read(), _called(arguments)), True
+
+
+def read_pieces(arguments: argparse.Namespace, name: str) -> Iterator[str]:
+    """Return the same text in pieces, so that it may be larger than the memory."""
+    stream = _stream(arguments, name)
+    return iter([arguments.text]) if stream is None else _decoded_pieces(stream, _called(arguments))
+
+
+def _stream(arguments: argparse.Namespace, name: str) -> contextlib.AbstractContextManager[BinaryIO] | None:
+    """Return where the text is read from, or None if it is an argument."""
     if arguments.text is not None and arguments.file is not None:
         raise UsageError(f"give {name} either as an argument or with --file, not both")
     if arguments.text is not None:
-        return str(arguments.text), False
+        return None
     if arguments.file not in (None, "-"):
-        return _decode(local_path(arguments.file, WkvnpError, "--file").read_bytes(), arguments.file), True
+        return local_path(arguments.file, WkvnpError, "--file").open("rb")
     if sys.stdin is None or (arguments.file is None and sys.stdin.isatty()):
         raise UsageError(f"no {name} given: pass it as an argument, with --file, or through a pipe")
-    return _decode(sys.stdin.buffer.read(), "standard input"), True
+    return contextlib.nullcontext(sys.stdin.buffer)
+
+
+def _called(arguments: argparse.Namespace) -> str:
+    """Return what messages call the stream of the text."""
+    return "standard input" if arguments.file in (None, "-") else str(arguments.file)
 
 
 def unescape(text: str) -> str:
@@ -146,9 +173,27 @@ def _decode(data: bytes, source: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise WkvnpError(
-            f"{source}: text must be UTF-8; byte {data[error.start]:#04x} at position {error.start} is not"
-        ) from None
+        raise _not_utf8(source, data[error.start], error.start) from None
+
+
+def _decoded_pieces(stream: contextlib.AbstractContextManager[BinaryIO], source: str) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    at = 0  # where in the stream what is decoded next begins
+    with stream as file:
+        while True:
+            data = file.read(_PIECE)
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(source, error.object[error.start], at + error.start) from None
+            yield text if at else text.removeprefix("\ufeff")
+            if not data:
+                return
+            at += len(text.encode("utf-8"))
+
+
+def _not_utf8(source: str, byte: int, position: int) -> WkvnpError:
+    return WkvnpError(f"{source}: text must be UTF-8; byte {byte:#04x} at position {position} is not")
 
 
 def _ids(text: str) -> list[int]:

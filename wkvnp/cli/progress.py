@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from .streams import remark
+
 _WIDTH = 30
 _PATIENCE = 0.5  # seconds: what is quicker needs no bar
 
@@ -24,7 +26,7 @@ class Bar:
         self._what, self._unit = what, unit
         self._shown = False
         self._due = time.monotonic() + _PATIENCE
-        self._wanted = sys.stderr is not None and sys.stderr.isatty()
+        self._wanted = not remark.quiet and sys.stderr is not None and sys.stderr.isatty()
 
     def __call__(self, done: int, total: int) -> None:
         """Draw the bar for `done` of `total`; wipe it out at the end."""

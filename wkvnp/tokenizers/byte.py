@@ -17,6 +17,8 @@ class ByteTokenizer(TableTokenizer):
     array([ 34, 105, 110], dtype=int32)
     """
 
+    reach = 1
+
     def __init__(self) -> None:
         super().__init__("bytes", [bytes((byte,)) for byte in range(256)])
 

@@ -24,7 +24,16 @@ class TableTokenizer(Tokenizer):
         The bytes of every id; None for an id that stands for nothing.
     end_of_text : int or None
         The id that ends a document.
+
+    Attributes
+    ----------
+    reach : int or None
+        How many bytes the choice of a token depends on, from its first one; None if there is no bound.
+    sizes : array of int64
+        Bytes of every id.
     """
+
+    reach: int | None = None
 
     def __init__(self, name: str, tokens: Sequence[bytes | None], end_of_text: int | None = None) -> None:
         self.name = name
@@ -32,6 +41,7 @@ class TableTokenizer(Tokenizer):
         self.end_of_text = end_of_text
         # An array of objects: NumPy looks many ids up three times faster than a loop over a list does.
         self._tokens = np.array(tokens, dtype=object)
+        self.sizes = np.array([len(token or b"") for token in tokens], np.int64)
 
     def token_bytes(self, id: int) -> bytes:
         """Return the bytes of one id."""

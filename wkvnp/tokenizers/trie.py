@@ -56,6 +56,7 @@ class TrieTokenizer(TableTokenizer):
 
     def __init__(self, path: str) -> None:
         tokens = read_vocabulary(path)
+        self.reach = max(map(len, tokens))
         self._slots = pack_trie(tokens)
         if len(tokens) == _WORLD_TOKENS + 1:
             super().__init__("rwkv-world", [*tokens, *[None] * (_WORLD_SIZE - len(tokens))], end_of_text=0)
