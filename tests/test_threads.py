@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -108,6 +109,48 @@ def test_impossible_numbers_of_threads_are_refused(n: Any) -> None:
     with pytest.raises(ShapeError, match=r"set_threads: n must be .*; got "):
         set_threads(n)
     assert threads() == before
+
+
+BAD_SETTINGS = [
+    ({"NUMBA_NUM_THREADS": "0"}, "NUMBA_NUM_THREADS must be a whole number from 1; got '0'"),
+    ({"NUMBA_NUM_THREADS": "-2"}, "NUMBA_NUM_THREADS must be a whole number from 1; got '-2'"),
+    ({"NUMBA_NUM_THREADS": "two"}, "NUMBA_NUM_THREADS must be a whole number from 1; got 'two'"),
+    ({"NUMBA_NUM_THREADS": ""}, "NUMBA_NUM_THREADS must be a whole number from 1; got ''"),
+    ({"WKVNP_NUM_THREADS": "0"}, "WKVNP_NUM_THREADS must be a whole number from 1; got '0'"),
+    ({"NUMBA_THREADING_LAYER": "klingon"}, "NUMBA_THREADING_LAYER must be one of default, safe, .*; got 'klingon'"),
+    ({"NUMBA_THREADING_LAYER": "tbb"}, "NUMBA_THREADING_LAYER is 'tbb', which needs .*: pip install tbb"),
+    ({"NUMBA_THREADING_LAYER": "safe"}, "NUMBA_THREADING_LAYER is 'safe', which needs .*: pip install tbb"),
+    ({"NUMBA_THREADING_LAYER_PRIORITY": "omp"}, "NUMBA_THREADING_LAYER_PRIORITY must name tbb, omp and .*; got 'omp'"),
+]
+
+
+@pytest.mark.parametrize(("variables", "words"), BAD_SETTINGS)
+@pytest.mark.parametrize("way", ["python", "command"])
+def test_impossible_settings_of_numba_are_refused(
+    program: Program, way: str, variables: dict[str, str], words: str
+) -> None:
+    if "pip install tbb" in words and "tbb" in system_report()["threading layers"]:
+        pytest.skip("tbb is installed here")
+    call = """
+        import numpy as np
+        try:
+            import wkvnp
+            x = np.full((1, 700, 8, 64), 0.1, np.float32)
+            wkvnp.rwkv6(x, -x, x, x, x[0, 0])
+        except wkvnp.errors.ShapeError as error:
+            print(error)
+    """
+    command = """
+        import sys
+        from wkvnp.cli import main
+        sys.stderr = sys.stdout
+        raise SystemExit(main(["generate", "a" * 600, "-n", "1", "-q"]) - 1)
+    """
+    variables = {"NUMBA_NUM_THREADS": "2", "WKVNP_NUM_THREADS": "2"} | variables
+    done = program(call if way == "python" else command, **variables)
+    begins = "" if way == "python" else "wkvnp: error: "
+    assert re.fullmatch(f"{begins}{words}.*\n", done.stdout), done
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

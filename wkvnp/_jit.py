@@ -229,6 +229,7 @@ def _numba() -> Any:
     factory, compiled by two processes, so got the same symbol, and a third process that loaded both from disk ran
     one in place of the other, without an error. Counting from a random number keeps them apart.
     """
+    _threads.check_settings()
     import numba
     from numba.core.bytecode import FunctionIdentity
 

@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .errors import ShapeError
 
@@ -84,9 +85,29 @@ def threads() -> int:
 
 def most_threads() -> int:
     """Return the number of threads that Numba starts."""
+    check_settings()
     import numba
 
     return int(numba.config.NUMBA_NUM_THREADS)
+
+
+def check_settings() -> None:
+    """Refuse a number of threads that Numba cannot be imported with, or would ignore with a warning.
+
+    Raises
+    ------
+    ShapeError
+        If ``NUMBA_NUM_THREADS`` is not a whole number from 1.
+    """
+    stated = os.environ.get("NUMBA_NUM_THREADS")
+    if stated is not None:
+        _whole_number("NUMBA_NUM_THREADS", stated)
+
+
+def _whole_number(variable: str, stated: str) -> int:
+    if not stated.strip().isdecimal() or int(stated) < 1:
+        raise ShapeError(f"{variable} must be a whole number from 1; got {stated!r} (unset, all cores are used)")
+    return int(stated)
 
 
 def default_threads() -> int:
@@ -95,9 +116,7 @@ def default_threads() -> int:
     if stated is None:
         quota = cpu_quota()
         return min(usable_cores(), most_threads(), max(1, int(quota)) if quota else most_threads())
-    if not stated.strip().isdecimal() or int(stated) < 1:
-        raise ShapeError(f"WKVNP_NUM_THREADS must be a whole number from 1; got {stated!r}")
-    return min(int(stated), most_threads())
+    return min(_whole_number("WKVNP_NUM_THREADS", stated), most_threads())
 
 
 def usable_cores() -> int:
@@ -152,6 +171,7 @@ def share() -> bool:
 def _start() -> int:
     """Settle the number of threads and, if it is more than one, start the threading layer."""
     global _count, turnstile
+    check_settings()
     import numba
 
     with _starting:
@@ -162,11 +182,33 @@ def _start() -> int:
         if count > 1:
             with at_peace_with_blas():
                 find_tbb()
-                numba.set_num_threads(count)
+                _start_layer(numba, count)
             if numba.threading_layer() == "workqueue":
                 turnstile = turnstile or threading.RLock()
         _count = count
     return count
+
+
+LAYERS = ("default", "safe", "threadsafe", "forksafe", "tbb", "omp", "workqueue")
+
+
+def _start_layer(numba: Any, count: int) -> None:
+    """Start the threading layer that the settings ask for, or say which ones there are."""
+    try:
+        numba.set_num_threads(count)
+    except (ValueError, ImportError, OSError) as error:
+        asked, order = str(numba.config.THREADING_LAYER).lower(), numba.config.THREADING_LAYER_PRIORITY
+        if sorted(order) != ["omp", "tbb", "workqueue"]:
+            fault = f"_PRIORITY must name tbb, omp and workqueue, each once; got {' '.join(order)!r}"
+        elif asked not in LAYERS:
+            fault = f" must be one of {', '.join(LAYERS)}; got {asked!r}"
+        elif asked in ("tbb", "safe", "threadsafe", "forksafe"):
+            fault = (
+                f" is {asked!r}, which needs a library that is not installed: pip install tbb, or unset the variable"
+            )
+        else:
+            fault = f" is {asked!r}, which cannot be started here: {' '.join(str(error).split())}"
+        raise ShapeError(f"NUMBA_THREADING_LAYER{fault}") from None
 
 
 @contextlib.contextmanager
