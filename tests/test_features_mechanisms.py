@@ -325,7 +325,7 @@ def test_matrices_of_any_size_from_a_seed() -> None:
     H = wkvnp.favor_matrix(6, 4, 3, kind="hyperbolic")
     np.testing.assert_array_equal(H[:3], -H[3:])
     for arguments, message in [
-        ((4, 2, None), "rng must be a numpy.random.Generator or a seed; got None"),
+        ((4, 2, None), "rng must be a whole number from 0 or a numpy.random.Generator; got None"),
         ((0, 2, 0), "m and d must be positive"),
         ((3, 2, 0, "hyperbolic"), "m even if hyperbolic; got m=3, d=2"),
         ((4, 2, 0, "sobol"), "kind must be one of 'orthogonal', .*; got 'sobol'"),

@@ -134,7 +134,9 @@ def test_hidden_states(model: wkvnp.Model) -> None:
     else:
         expected = model._network.head(hidden[1][:, -1])
     assert differ(expected, logits) <= CUT
-    with pytest.raises(ShapeError, match="hidden must name layers 0 to 1; got 2"):
+    with pytest.raises(
+        ShapeError, match=r"hidden must be a list of layers from 0 to 1, as \[1\], or range\(2\) for all; got \[2\]"
+    ):
         model(TOKENS, hidden=[2])
 
 

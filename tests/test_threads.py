@@ -218,7 +218,7 @@ print(_threads.layer(), threads(), *results)
         NUMBA_NUM_THREADS="2",
         WKVNP_NUM_THREADS="2",
     )
-    if "No threading layer could be loaded" in done.stderr:
+    if "pip install tbb" in done.stderr or "cannot be started here" in done.stderr:
         pytest.skip(f"the threading layer {layer} is not installed")
     assert done.stdout.split() == [layer, "2", *["True"] * 4], done.stderr
 
@@ -241,7 +241,7 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
         NUMBA_NUM_THREADS="2",
         WKVNP_NUM_THREADS="2",
     )
-    if "No threading layer could be loaded" in done.stderr:
+    if "pip install tbb" in done.stderr or "cannot be started here" in done.stderr:
         pytest.skip(f"the threading layer {layer} is not installed")
     count = "1" if layer == "omp" else "2"
     assert done.stdout.split() == [*["True", count] * 4, "True"], done.stderr

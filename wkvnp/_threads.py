@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ._arguments import named
 from .errors import ShapeError
 
 # Held around every launch if the layer is not safe to enter twice; None if it is.
@@ -39,6 +40,7 @@ class _Here(threading.local):
 _here = _Here()
 
 
+@named
 def set_threads(n: int | None) -> None:
     """Set how many threads a kernel may use, for the whole process.
 

@@ -12,6 +12,10 @@ class ShapeError(WkvnpError, ValueError):
     """An argument has the wrong shape, dtype or range."""
 
 
+class KeywordError(ShapeError, TypeError):
+    """A function was given a keyword that it does not have; the message names those that it has."""
+
+
 class DeviceError(WkvnpError, TypeError):
     """Arrays of different devices were mixed, or a device is absent."""
 

@@ -84,6 +84,11 @@ def attention_matrix(
             [1. , 2. , 0. ],
             [0.5, 1. , 2. ]]])
     """
+    if hasattr(mechanism, "config"):
+        raise ShapeError(
+            "attention_matrix: mechanism must be the name of a mechanism or its function, as 'rwkv7' or wkvnp.rwkv7; "
+            f"got the model {mechanism!r:.80}; each of its layers runs a mechanism: give the arrays of one"
+        )
     name = mechanism if isinstance(mechanism, str) else getattr(mechanism, "__name__", repr(mechanism))
     if name not in NAMES:
         raise ShapeError(f"attention_matrix: mechanism must be one of {', '.join(NAMES)}; got {name!r}")

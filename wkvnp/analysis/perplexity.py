@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import check_roles, named
 from ..errors import ShapeError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Score:
         return float(np.mean(self.ranks == 0))
 
 
+@named
 def score(
     model: Model,
     tokenizer: Tokenizer,
@@ -134,6 +136,7 @@ def score(
     >>> result.n_bytes, result.tokens, result.bits_per_byte > 5
     (4, array([101, 108, 108, 111]), True)
     """
+    check_roles("score", model, tokenizer, "text")
     begin = getattr(tokenizer, "begin", None) if state is None else None
     opening = [] if begin is None else begin("")
     ids = _ids(text if begin is None or not isinstance(text, str) else begin(text)[len(opening) :], tokenizer)

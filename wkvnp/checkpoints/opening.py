@@ -32,6 +32,7 @@ _FOREIGN = (
     (b"\x93NUMPY", "a single NumPy array (.npy), not a checkpoint"),
     (b"\x89HDF", "an HDF5 file, not a checkpoint"),
     (b"version https://git-lfs", "a Git LFS pointer: the text that stands for the file; fetch it with git lfs pull"),
+    (b"1 '\\x00' 1", "a vocabulary of RWKV, not a model; give it as the tokenizer (--tokenizer)"),
     (b"\x1f\x8b", "compressed with gzip; unpack it first"),
     (b"(\xb5/\xfd", "compressed with zstd; unpack it first"),
     (b"\xfd7zXZ\0", "compressed with xz; unpack it first"),
@@ -92,10 +93,21 @@ def _read(path: Path, buffer: Buffer) -> Container:
     if start[8:9] == b"{" and (fits or start[:1] != b"{"):
         return read_safetensors(path, buffer)
     if start[:1] == b"{":
+        _refuse_neighbours(path, start)
         if len(buffer) > HEADER_LIMIT:
             raise CheckpointError(f"{path}: a JSON text of {len(buffer)} bytes; an index has at most {HEADER_LIMIT}")
         return read_sharded(path, bytes(buffer[:]))
     raise CheckpointError(f"{path}: {_describe(start, buffer)}")
+
+
+def _refuse_neighbours(path: Path, start: bytes) -> None:
+    """Say what to do with the JSON files that lie beside a checkpoint."""
+    if b'"weight_map"' in start or path.name.endswith(".index.json"):
+        return
+    if path.name == "tokenizer.json" or (b'"truncation"' in start and b'"padding"' in start):
+        raise CheckpointError(f"{path}: this is a tokenizer, not a model; give it as the tokenizer (--tokenizer)")
+    if path.name in ("config.json", "generation_config.json", "tokenizer_config.json") or b'"model_type"' in start:
+        raise CheckpointError(f"{path}: this is a configuration, not a checkpoint; give the folder {path.parent}")
 
 
 def _describe(start: bytes, buffer: Buffer) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import check_roles, generator_of
 from ..errors import ShapeError
 from .prompts import FORMS, ChatForm
 from .stream import Piece, generate
@@ -56,12 +57,13 @@ class Chat:
         rng: int | np.random.Generator | None = None,
         **options: Any,
     ) -> None:
+        check_roles("Chat", model, tokenizer, "")
         if isinstance(form, str) and form not in FORMS:
             raise ShapeError(f"Chat: form must be one of {', '.join(FORMS)}; got {form!r}")
         self.model, self.tokenizer, self.options = model, tokenizer, options
         self.form = FORMS[form] if isinstance(form, str) else form
         self.system = system
-        self.rng = np.random.default_rng(rng)
+        self.rng = generator_of("Chat", rng)
         self.reset()
 
     def reset(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import check_roles, generator_of, named
 from ..errors import ShapeError
 from .arguments import Ids, read_bans, read_integer, read_number, read_prompts, read_stop_tokens, read_stops
 from .sampling import Repetition, check_sampling, log_probability, sample
@@ -80,6 +81,7 @@ class _Settings:
     chunk: int
 
 
+@named
 def generate(
     model: Model,
     tokenizer: Tokenizer,
@@ -164,6 +166,7 @@ def generate(
     >>> len(pieces), pieces[-1].finish
     (3, 'length')
     """
+    check_roles("generate", model, tokenizer, "prompt")
     check_sampling("generate", temperature=temperature, top_p=top_p, top_k=top_k)
     prompts, is_batch = read_prompts(prompt, tokenizer, state is None)
     settings = _Settings(
@@ -181,7 +184,7 @@ def generate(
     )
     if state is not None and state.batch != len(prompts):
         raise ShapeError(f"generate: state must hold {len(prompts)} sequences, one per prompt; got {state.batch}")
-    source = np.random.default_rng(rng)
+    source = generator_of("generate", rng)
     rngs = source.spawn(len(prompts)) if is_batch else [source]
     states = [None] * len(prompts) if state is None else [state[i] for i in range(len(prompts))]
     return _run(model, tokenizer, prompts, states, rngs, settings, progress)

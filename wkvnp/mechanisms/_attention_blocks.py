@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ShapeError
+from .._arguments import generator_of, named
 from ._attention_options import whole
 
 Array = npt.NDArray[Any]
@@ -20,6 +20,7 @@ def seen(rows: Array, blocks: int, window: int, global_blocks: int, causal: bool
     return near | (a < global_blocks) | (b < global_blocks)
 
 
+@named
 def draw_random_blocks(
     rng: np.random.Generator | int,
     blocks: int,
@@ -63,9 +64,7 @@ def draw_random_blocks(
     """
     name = "draw_random_blocks"
     blocks, count = whole(name, "blocks", blocks, 0), whole(name, "count", count, 0)
-    if isinstance(rng, bool) or not isinstance(rng, (int, np.integer, np.random.Generator)):
-        raise ShapeError(f"{name}: rng must be a numpy.random.Generator or a whole number; got {rng!r}")
-    rng = np.random.default_rng(rng)
+    rng = generator_of(name, rng, optional=False)
     anyway = seen(np.arange(blocks), blocks, whole(name, "window", window), global_blocks, causal)
     table = np.full((blocks, count), -1, np.int64)
     for a in range(blocks):

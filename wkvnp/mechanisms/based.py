@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .._arguments import named
 from ..primitives.feature_maps import taylor, taylor_width
 from ._normalised import FeatureSpec, Flow, LinearState, Maps, attend
 from ._spec import Input, Part
@@ -25,6 +26,7 @@ SPEC = FeatureSpec(
 )
 
 
+@named
 def based(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

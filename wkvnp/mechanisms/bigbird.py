@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..errors import ShapeError
 from ..kernels.softmax import KVState, Pattern, softmax
 from ._attention_blocks import seen
@@ -56,6 +57,7 @@ def packed(
     return y, final
 
 
+@named
 def bigbird(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..errors import ShapeError
 from ..kernels.delta import delta_rule
 from ._delta_inputs import queries_and_keys
@@ -60,6 +61,7 @@ def packed(
     return np.ascontiguousarray(y.reshape(M, R, H, V)[:, -1]), final
 
 
+@named
 def deltaproduct(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import generator_of
 from .._shapes import as_floats, compute_dtype, contiguous
 from ..errors import ShapeError
 from ..primitives.feature_maps import favor_exponents
@@ -68,9 +69,7 @@ def favor_matrix(
         raise ShapeError(f"favor_matrix: kind must be one of {', '.join(map(repr, get_args(Kind)))}; got {kind!r}")
     if m < 1 or d < 1 or (kind == "hyperbolic" and m % 2):
         raise ShapeError(f"favor_matrix: m and d must be positive, and m even if hyperbolic; got m={m}, d={d}")
-    if rng is None:
-        raise ShapeError("favor_matrix: rng must be a numpy.random.Generator or a seed; got None")
-    rng = np.random.default_rng(rng)
+    rng = generator_of("favor_matrix", rng, optional=False)
     if kind == "iid":
         return rng.standard_normal((m, d)).astype(dtype)
     rows = m // 2 if kind == "hyperbolic" else m

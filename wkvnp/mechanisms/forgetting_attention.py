@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..errors import ShapeError
 from ..kernels.softmax import ForgetState, KVState, softmax
 from ._attention_options import scale_of
@@ -47,6 +48,7 @@ def packed(
     return y, final
 
 
+@named
 def forgetting_attention(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

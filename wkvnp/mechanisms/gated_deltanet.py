@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.delta import delta_rule
 from ._delta_inputs import queries_and_keys
 from ._spec import Input, Spec
@@ -47,6 +48,7 @@ def packed(
     return delta_rule(q, log_decay[:, :, None], k, v, beta, state, offsets)
 
 
+@named
 def gated_deltanet(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

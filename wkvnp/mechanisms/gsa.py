@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.linear import fading_values, linear
 from ._scale import scaled
 from ._spec import Input, Part, Spec
@@ -61,6 +62,7 @@ def packed(
     return y, GSAState(keys, values)
 
 
+@named
 def gsa(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

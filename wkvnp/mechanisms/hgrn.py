@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.scan import scan
 from ._spec import Input, Spec
 
@@ -27,6 +28,7 @@ def packed(c: Array, log_decay: Array, state: Array | None, offsets: Array) -> t
     return scan(log_decay, c, state, offsets, "rest")
 
 
+@named
 def hgrn(
     c: npt.ArrayLike,
     log_decay: npt.ArrayLike,

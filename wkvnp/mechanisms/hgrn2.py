@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.linear import linear
 from ._scale import scaled
 from ._spec import Input, Spec
@@ -36,6 +37,7 @@ def packed(
     return linear(scaled(q, scale), log_decay, -np.expm1(log_decay), i, None, state, offsets)
 
 
+@named
 def hgrn2(
     q: npt.ArrayLike,
     log_decay: npt.ArrayLike,

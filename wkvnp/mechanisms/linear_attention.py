@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..errors import ShapeError
 from ..primitives.feature_maps import FEATURES, identity
 from ._normalised import FeatureSpec, Flow, LinearState, Maps, attend
@@ -57,6 +58,7 @@ def _map(features: Features) -> Callable[[Array], Array]:
     return checked
 
 
+@named
 def linear_attention(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.softmax import KVState, Pattern, softmax
 from ._attention_options import refuse_state, scale_of, whole
 from ._spec import Input, Spec
@@ -47,6 +48,7 @@ def packed(
     return y, final
 
 
+@named
 def longformer(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

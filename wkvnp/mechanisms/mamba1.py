@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.selective import selective
 from ._spec import Input, Spec
 
@@ -47,6 +48,7 @@ def packed(
     return selective(x, dt, A, B_in, C_out, D, z, state, offsets)
 
 
+@named
 def mamba1(
     x: npt.ArrayLike,
     dt: npt.ArrayLike,

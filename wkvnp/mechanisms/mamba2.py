@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.linear import linear
 from ..primitives.elementwise import silu
 from ._spec import Input, Spec
@@ -53,6 +54,7 @@ def packed(
     return y, final
 
 
+@named
 def mamba2(
     x: npt.ArrayLike,
     dt: npt.ArrayLike,

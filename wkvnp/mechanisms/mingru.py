@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.scan import scan
 from ._spec import Input, Spec
 
@@ -30,6 +31,7 @@ def packed(candidate: Array, z: Array, state: Array | None, offsets: Array) -> t
     return scan(log_decay, candidate, state, offsets, "rest")
 
 
+@named
 def mingru(
     candidate: npt.ArrayLike,
     z: npt.ArrayLike,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.linear import EMPTY_EXPONENT, exponential
 from ._scale import scaled
 from ._spec import Input, Part, Spec
@@ -64,6 +65,7 @@ def packed(
     return y, MLSTMState(*final)
 
 
+@named
 def mlstm(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..primitives.feature_maps import favor_exponents
 from ._normalised import Flow, Maps, attend
 from ._spec import Input, Part, Spec
@@ -55,6 +56,7 @@ def _maps(arrays: dict[str, Array]) -> Maps:
     return Maps(queries, lambda k: favor_exponents(k, W), logarithmic=True)
 
 
+@named
 def performer(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

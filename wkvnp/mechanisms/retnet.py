@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..errors import ShapeError
 from ..kernels.linear import linear
 from ._scale import scaled
@@ -63,6 +64,7 @@ def packed(
     return linear(scaled(q, scale), log_decay.reshape(1, -1, 1), k, v, None, state, offsets)
 
 
+@named
 def retnet(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

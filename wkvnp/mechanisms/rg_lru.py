@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..errors import ShapeError
 from ..kernels.scan import scan
 from ._spec import Input, Spec
@@ -37,6 +38,7 @@ def packed(
     return scan(log_decay, i * x, state, offsets, "root")
 
 
+@named
 def rg_lru(
     x: npt.ArrayLike,
     r: npt.ArrayLike,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.wkv import EMPTY_EXPONENT, wkv
 from ._spec import Input, Part, Spec
 
@@ -53,6 +54,7 @@ def packed(
     return y, WKVState(*final)
 
 
+@named
 def rwkv4(
     log_decay: npt.ArrayLike,
     u: npt.ArrayLike,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.linear import linear
 from ._spec import Input, Spec
 
@@ -37,6 +38,7 @@ def packed(
     return linear(r, log_decay.reshape(1, heads, -1), k, v, bonus, state, offsets)
 
 
+@named
 def rwkv5(
     r: npt.ArrayLike,
     log_decay: npt.ArrayLike,

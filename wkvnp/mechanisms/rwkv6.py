@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.linear import linear
 from ._spec import Input, Spec
 
@@ -34,6 +35,7 @@ def packed(
     return linear(r, log_decay, k, v, u, state, offsets)
 
 
+@named
 def rwkv6(
     r: npt.ArrayLike,
     log_decay: npt.ArrayLike,

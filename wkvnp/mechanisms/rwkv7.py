@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.delta import dplr
 from ._spec import Input, Spec
 
@@ -35,6 +36,7 @@ def packed(
     return dplr(r, log_decay, k, v, a, b, state, offsets)
 
 
+@named
 def rwkv7(
     r: npt.ArrayLike,
     log_decay: npt.ArrayLike,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..errors import ShapeError
 from ..kernels.convolution import diagonal_convolution
 from ..kernels.selective import time_invariant
@@ -67,6 +68,7 @@ def packed(
     return time_invariant(u, decay, less_one, drive.astype(A.dtype), C_out, D, state, offsets)
 
 
+@named
 def s4d(
     u: npt.ArrayLike,
     dt: npt.ArrayLike,

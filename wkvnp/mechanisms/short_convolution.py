@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .._arguments import named
 from ..errors import ShapeError
 from ..kernels import convolution
 from ._spec import Input, Spec
@@ -28,6 +29,7 @@ def packed(x: Array, weight: Array, bias: Array | None, state: Array | None, off
     return convolution.short_convolution(x, weight, bias, state, offsets)
 
 
+@named
 def short_convolution(
     x: npt.ArrayLike,
     weight: npt.ArrayLike,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .._arguments import named
 from ..kernels.linear import linear
 from ._scale import scaled
 from ._spec import Input, Spec
@@ -42,6 +43,7 @@ def packed(
     return linear(scaled(q, scale), log_decay[:, :, None], k, v, None, state, offsets)
 
 
+@named
 def simple_gla(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

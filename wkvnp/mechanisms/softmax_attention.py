@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..errors import ShapeError
 from ..kernels.softmax import KVState, softmax
 from ._attention_options import crossing, positive, refuse_state, scale_of, whole
@@ -51,10 +52,10 @@ def packed(
     """Attend on arrays that need no check, sequences behind each other with their `offsets`."""
     options: dict[str, Any] = {"causal": causal, "window": window, "cap": softcap, "slopes": slopes, "sinks": sinks}
     options |= {"scale": scale_of(_NAME, scale, q.shape[2]), "key_offsets": key_offsets}
-    y, _, final = softmax(q, k, v, state, offsets, **options)
-    return y, final
+    return softmax(q, k, v, state, offsets, **options)[::2]
 
 
+@named
 def softmax_attention(
     q: npt.ArrayLike,
     k: npt.ArrayLike,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..primitives.shift import shift
 from ._spec import Input, Spec
 
@@ -18,6 +19,7 @@ Array = npt.NDArray[Any]
 SPEC = Spec(name="token_shift", inputs=(Input("x", ("B T C",)),), state_axes="B C", value="x")
 
 
+@named
 def token_shift(
     x: npt.ArrayLike,
     *,

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 
+from .._arguments import named
 from ..checkpoints import open_checkpoint
 from ..checkpoints.naming import read
 from .architectures import ARCHITECTURES, module_of
@@ -19,6 +20,7 @@ BUNDLED = Path(__file__).with_name("python-documentation-rwkv7.safetensors")
 """The demonstration model; docs/bundled-models says how it was trained."""
 
 
+@named
 def load(
     path: str | PathLike[str] | None = None,
     *,

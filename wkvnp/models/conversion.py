@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection
 from os import PathLike
 
+from .._arguments import named
 from ..checkpoints import open_checkpoint, save_safetensors
 from ..checkpoints.atomic_file import file_to_write
 from ..checkpoints.mapped_file import forget
@@ -16,6 +17,7 @@ from .recognition import recognise
 from .storage import checked, kept_in
 
 
+@named
 def convert(
     source: str | PathLike[str],
     target: str | PathLike[str],

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import advice, generator_of
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, build, declare, read
 from ..checkpoints.quantised_tensors import tensor_of
@@ -82,7 +83,7 @@ def init(
             raise ShapeError(f"init: {name} must be a positive whole number; got {size!r}")
     if architecture not in _WITHOUT_HEADS and n_embd % head_size:
         raise ShapeError(f"init: head_size must divide n_embd={n_embd}; got {head_size}")
-    stored, rng = checked(dtype), np.random.default_rng(rng)
+    stored, rng = checked(dtype), generator_of("init", rng)
     module = module_of(architecture)
     if architecture in RWKV:
         _check_options(architecture, (), options)
@@ -103,13 +104,17 @@ def init(
     return Model(config.kept_in(stored), weights, module.network)
 
 
+_SIZES = ("n_layer", "n_embd", "vocab_size", "head_size")
 _WITHOUT_HEADS = ("rwkv4", "mamba1")
 
 
 def _check_options(architecture: str, known: Iterable[str], options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in known:
-            raise ShapeError(f"init: {architecture} has no option {name!r}")
+            more = [each for each in known if each not in _SIZES]
+            others = f"it takes {', '.join((*_SIZES, 'rng', 'dtype', *more))}"
+            hint = advice(name, [*_SIZES, "rng", "dtype", *more])
+            raise ShapeError(f"init: {architecture} has no option {name!r}; {hint}{others}")
 
 
 def _drawn(

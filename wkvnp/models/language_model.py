@@ -5,6 +5,7 @@ Letters: M tokens of B packed sequences, C channels, L layers.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, overload
@@ -12,6 +13,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from ..checkpoints import save_safetensors
 from ..checkpoints.naming import flatten
 from ..checkpoints.quantised_tensors import parts
@@ -73,6 +75,7 @@ class Model:
         self, tokens: Tokens, state: State | None = None, logits: Literal["last", "all"] = "last", *,
         hidden: Sequence[int],
     ) -> tuple[Any, State, dict[int, Any]]: ...  # fmt: skip
+    @named
     def __call__(
         self,
         tokens: Tokens,
@@ -198,11 +201,17 @@ class Model:
         return logits[0] if restore.single else logits
 
     def _check_layers(self, hidden: Sequence[int] | None) -> list[int]:
-        layers = list(hidden) if hidden is not None else []
-        for layer in layers:
-            if not 0 <= layer < self.config.n_layer:
-                raise ShapeError(f"model: hidden must name layers 0 to {self.config.n_layer - 1}; got {layer}")
-        return layers
+        last = self.config.n_layer - 1
+        try:
+            layers = [] if hidden is None else [operator.index(layer) for layer in hidden]
+            if all(0 <= layer <= last for layer in layers):
+                return layers
+        except TypeError:
+            pass
+        raise ShapeError(
+            f"model: hidden must be a list of layers from 0 to {last}, as [{last}], or range({last + 1}) for "
+            f"all; got {hidden!r:.80}"
+        )
 
     def _check_state(self, state: State | None, batch: int) -> None:
         if state is None:

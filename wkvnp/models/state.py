@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from .._tree import leaves, map_leaves
 from ..checkpoints import open_checkpoint, save_safetensors
 from ..errors import CheckpointError, StateError
@@ -112,6 +113,7 @@ class State:
             raise StateError(str(error)) from error
 
 
+@named
 def load_state(path: str | PathLike[str], model: Model) -> State:
     """Read a state that `State.save` wrote, or a state-tuned file of ``blocks.n.att.time_state`` tensors.
 

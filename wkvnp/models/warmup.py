@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._arguments import named
 from .._jit import compiling
 from ..primitives.linear_map import FEW_ROWS
 from .decoder import MOST
@@ -31,6 +32,7 @@ class Warmup:
     seconds: float
 
 
+@named
 def warmup(model: Model, *, progress: Callable[[int, int], None] | None = None) -> Warmup:
     """Compile, or load from disk, every kernel that prompts and decoding, single and batched, of this model need.
 

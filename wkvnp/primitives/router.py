@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from .._dtypes import narrow
 from .._shapes import as_floats, check_axes, compute_dtype, contiguous
 from ..errors import ShapeError
@@ -40,6 +41,7 @@ class Load:
     idle: int
 
 
+@named
 def top_k_gate(
     logits: npt.ArrayLike,
     k: int,
@@ -108,6 +110,7 @@ def top_k_gate(
     return Gate(experts.astype(np.int64), narrow(weights, given.dtype), _shares(values))
 
 
+@named
 def expert_load(gate: Gate) -> Load:
     """Say how evenly a router spreads its tokens.
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import named
 from .._paths import hub_hint, local_path
 from ..errors import TokenizerError
 
@@ -105,6 +106,7 @@ class StreamDecoder:
         return rest
 
 
+@named
 def tokenizer(source: str | os.PathLike[str] | int | Any) -> Tokenizer:
     """Return a tokenizer by name, by file, or for a model.
 
