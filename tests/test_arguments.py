@@ -46,7 +46,10 @@ WITHOUT = {"cost", "favor_features", "favor_matrix", "favor_relative_std"}
         (lambda: wkvnp.convert("owner/name-7b", "x"), r"not loaded by their name on a hub.*hf download owner/name-7b"),
         (lambda: wkvnp.tokenizer("owner/name"), r"nor a file; models are not loaded by their name on a hub"),
         (lambda: wkvnp.load("owner/name.pth"), r"owner/name.pth: no such file$"),
-        (lambda: wkvnp.load_state(MODEL, "a"), r"path must be the name of a file or folder; got <rwkv7"),
+        (lambda: wkvnp.load_state(MODEL, "a"), r"load_state: model must be .*'a'; the order is load_state"),
+        (lambda: wkvnp.load_state(MODEL, MODEL), r"path must be the name of a file or folder; got <rwkv7"),
+        (lambda: wkvnp.warmup("m.pth"), r"warmup: model must be a model, as wkvnp.load returns; got the text 'm.pth'"),
+        (lambda: wkvnp.generate(MODEL, BYTES, "a", state="f"), r"generate: state must be a state, .*; got 'f'"),
         (lambda: wkvnp.load(3), r"path must be the name of a file or folder; got 3"),
     ],
 )  # fmt: skip

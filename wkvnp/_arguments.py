@@ -140,14 +140,25 @@ def check_roles(function: str, model: Any, tokenizer: Any, text: str) -> None:
         Naming the order of the arguments of `function`, whose third is called `text`.
     """
     order = f"the order is {function}(model, tokenizer{', ' * bool(text)}{text})"
-    if not callable(model) or _is_tokenizer(model) or not hasattr(model, "config"):
-        raise ShapeError(f"{function}: model must be a model, as wkvnp.load returns; got {_kind(model)}; {order}")
+    check_model(function, model, order)
     if not _is_tokenizer(tokenizer):
         remedy = f"; wkvnp.tokenizer({tokenizer!r:.40}) makes one of a name" if isinstance(tokenizer, str) else ""
         raise ShapeError(
             f"{function}: tokenizer must be a tokenizer, as wkvnp.tokenizer returns; got {_kind(tokenizer)}{remedy}; "
             f"{order}"
         )
+
+
+def check_model(function: str, model: Any, order: str) -> None:
+    """Refuse something else where a model belongs.
+
+    Raises
+    ------
+    ShapeError
+        Naming the `order` of the arguments.
+    """
+    if not callable(model) or _is_tokenizer(model) or not hasattr(model, "config"):
+        raise ShapeError(f"{function}: model must be a model, as wkvnp.load returns; got {_kind(model)}; {order}")
 
 
 def _is_tokenizer(thing: Any) -> bool:

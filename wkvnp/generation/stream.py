@@ -182,6 +182,8 @@ def generate(
         ban=read_bans(ban, model.config.vocab_size, tokenizer),
         chunk=read_integer("chunk", chunk, 1),
     )
+    if state is not None and not hasattr(state, "batch"):
+        raise ShapeError(f"generate: state must be a state, as wkvnp.load_state returns; got {state!r:.100}")
     if state is not None and state.batch != len(prompts):
         raise ShapeError(f"generate: state must hold {len(prompts)} sequences, one per prompt; got {state.batch}")
     source = generator_of("generate", rng)

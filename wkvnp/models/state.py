@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arguments import named
+from .._arguments import check_model, named
 from .._tree import leaves, map_leaves
 from ..checkpoints import open_checkpoint, save_safetensors
 from ..errors import CheckpointError, StateError
@@ -143,6 +143,7 @@ def load_state(path: str | PathLike[str], model: Model) -> State:
     ...     wkvnp.load_state(path, model).batch
     1
     """
+    check_model("load_state", model, "the order is load_state(path, model)")
     try:
         container = open_checkpoint(path)
         tensors = {name: tensor.read() for name, tensor in container.tensors.items()}

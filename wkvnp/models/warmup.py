@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._arguments import named
+from .._arguments import check_model, named
 from .._jit import compiling
 from ..primitives.linear_map import FEW_ROWS
 from .decoder import MOST
@@ -58,6 +58,7 @@ def warmup(model: Model, *, progress: Callable[[int, int], None] | None = None) 
     >>> wkvnp.warmup(model).compiled
     0
     """
+    check_model("warmup", model, "wkvnp.load makes one of a file")
     began, compiled, loaded = time.perf_counter(), compiling.kernels, compiling.loaded
     # One row goes through the loops for prompts too, as what a long prompt leaves over, and arrays of one row may count
     # as contiguous where others do not.
