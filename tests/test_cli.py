@@ -513,7 +513,7 @@ def test_quiet_commands_make_no_remarks(run, model, monkeypatch, tmp_path):
             target.unlink(missing_ok=True)
             status, _, err = run(*command, option, stdin="" if command[0] == "chat" else None)
             assert (status, err) == (0, "")
-    monkeypatch.setattr("wkvnp.cli.info._describe", lambda path: {"a": warnings.warn("a warning", stacklevel=1)})
+    monkeypatch.setattr("wkvnp.cli.info._describe", lambda *_: {"a": warnings.warn("a warning", stacklevel=1)})
     assert "a warning" in run("info", model)[2]
     assert run("info", model, "-q")[2] == ""
     assert run("generate", "-m", "absent", "a", "-q")[2].startswith("wkvnp: error: absent: no such file")
