@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import CheckpointError
 from .ggmf import read_ggmf
 from .gguf import read_gguf
-from .mapped_file import Buffer, map_file
+from .mapped_file import Buffer, map_file, without_mark
 from .quantised_tensors import joined
 from .safetensors import HEADER_LIMIT, read_safetensors, read_sharded
 from .tensors import Container
@@ -66,7 +66,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
     wkvnp.errors.CheckpointError: no-such-file.pth: no such file
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises an OSError for very long names
         path = _find_in_folder(path)
     buffer = map_file(path)
     container = joined(_read(path, buffer))
@@ -76,6 +76,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
 def _read(path: Path, buffer: Buffer) -> Container:
     """Read the container that the first bytes tell."""
     start = bytes(buffer[:512])
+    if without_mark(start)[:1] == b"{":  # four bytes that are not the length of a safetensors header: it would be 2 GB
+        start = without_mark(start)
     if any(start.startswith(magic) for magic, _ in _FOREIGN):
         raise CheckpointError(f"{path}: {_describe(start, buffer)}")
     if start.startswith((b"PK\3\4", b"PK\5\6")):

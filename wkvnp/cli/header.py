@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints import Container, open_checkpoint
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Header:
-    """A model's configuration, and the file that it was read from."""
+    """A model's configuration, the file that it was read from, and what was asked for: a file or a folder."""
 
     container: Container
     config: Config
+    source: Path
 
     @property
     def n_parameters(self) -> int:
@@ -58,4 +60,4 @@ def read_header(path: str) -> Header:
 
     container = open_checkpoint(path)
     _, config = recognise(container)
-    return Header(container, config)
+    return Header(container, config, Path(path))

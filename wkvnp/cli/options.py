@@ -37,7 +37,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tokenizer",
         metavar="T",
-        help="bytes, rwkv-world, or a vocabulary file; default: that in the folder of the model, else by its size",
+        help="bytes, rwkv-world, or a vocabulary file; default: that of the model",
     )
     group.add_argument("--dtype", choices=(*DTYPES, "float64"), help="convert the weights")
     group.add_argument("--threads", type=int, metavar="N", help="threads to use; default: one per core")
@@ -87,16 +87,7 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
     model = load(arguments.model, dtype=arguments.dtype)
     if arguments.tokenizer is not None:
         return model, tokenizer(arguments.tokenizer)
-    return model, tokenizer_of(arguments.model, model.config.vocab_size)
-
-
-def tokenizer_of(model: str | None, vocab_size: int) -> Tokenizer:
-    """Return the tokenizer in the folder of a model, or the one whose vocabulary is as large as the model's."""
-    from ..tokenizers import tokenizer
-    from ..tokenizers.folder import vocabulary_beside
-
-    found = None if model is None else vocabulary_beside(Path(model))
-    return tokenizer(vocab_size if found is None else found)
+    return model, tokenizer(model)
 
 
 def add_text_input(parser: argparse.ArgumentParser, name: str) -> None:
@@ -135,8 +126,10 @@ def writable(path: str | None) -> str | None:
 
 
 def _decode(data: bytes, source: str) -> str:
+    from ..checkpoints.mapped_file import without_mark
+
     try:
-        return data.decode("utf-8")
+        return without_mark(data).decode("utf-8")
     except UnicodeDecodeError as error:
         raise WkvnpError(
             f"{source}: text must be UTF-8; byte {data[error.start]:#04x} at position {error.start} is not"

@@ -8,7 +8,7 @@ import sys
 
 from ..errors import TokenizerError
 from . import UsageError
-from .options import add_text_input, read_text, tokenizer_of
+from .options import add_text_input, read_text
 
 HELP = "turn text into token ids, or back"
 EXAMPLES = """examples:
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from .header import read_header
 
-        tokens = tokenizer_of(arguments.model, read_header(arguments.model).config.vocab_size)
+        tokens = tokenizer(read_header(arguments.model))
     if arguments.decode:
         decoded = tokens.decode(_ids(text))
         print(

@@ -66,4 +66,6 @@ def load(
     weights, config = recognise(container, group_norm_eps)
     if target is not None:
         weights, config = kept_in(target, weights, config, str(container.path))
-    return Model(config, read(weights), module_of(config.architecture).network)
+    model = Model(config, read(weights), module_of(config.architecture).network)
+    model.source = None if path is None else Path(path)
+    return model
