@@ -40,6 +40,7 @@ def checked_description(described: dict[str, Any], source: str) -> dict[str, Any
     """
     try:
         _check_model(described.get("model"), _added(described))
+        _check_template(described.get("post_processor"))
         return checked_steps(described)
     except TokenizerError as error:
         raise TokenizerError(f"{source}: not a tokenizer.json that is read: {error}") from None
@@ -59,6 +60,20 @@ def _added(described: dict[str, Any]) -> dict[str, int]:
             raise TokenizerError(f"the added token {text!r:.60} appears twice")
         added[text] = id
     return added
+
+
+def _check_template(processor: Any) -> None:
+    """Check that the tokens which a template puts around a text are those that it describes."""
+    several = processor.get("processors") if isinstance(processor, dict) else None
+    for part in several if isinstance(several, list) else [processor]:
+        if not isinstance(part, dict) or part.get("type") != "TemplateProcessing":
+            continue
+        known, used = part.get("special_tokens"), [part.get("single"), part.get("pair")]
+        for piece in (piece for pieces in used if isinstance(pieces, list) for piece in pieces):
+            token = piece.get("SpecialToken") if isinstance(piece, dict) else None
+            id = token.get("id") if isinstance(token, dict) else token
+            if id is not None and not (isinstance(id, str) and isinstance(known, dict) and id in known):
+                raise TokenizerError(f"its post_processor has a token that it does not describe: {token!r:.60}")
 
 
 def _check_model(model: Any, added: dict[str, int]) -> None:

@@ -62,6 +62,8 @@ def _checked(part: Any, name: str, depth: int) -> Any:
             )
     if kind == "Replace" and not isinstance(part.get("content"), str):
         raise TokenizerError(f"content of its {name} Replace must be a text; got {part.get('content')!r:.60}")
+    if kind == "FixedLength" and not (type(part.get("length")) is int and part["length"] > 0):
+        raise TokenizerError(f"length of its {name} FixedLength must be at least 1; got {part.get('length')!r:.60}")
     if kind in ("Replace", "Split"):
         return part | {"pattern": _pattern(part.get("pattern"), f"its {name} {kind}")}
     return part
