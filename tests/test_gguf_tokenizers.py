@@ -254,7 +254,12 @@ def test_an_unknown_vocabulary_inside_is_named_not_passed_over(tmp_path: Path) -
 
 def test_a_model_knows_the_vocabulary_in_its_folder(tmp_path: Path) -> None:
     tiny_llama(tmp_path, llama(), 262 + len(WORDS))
-    assert tokenizer(wkvnp.load(tmp_path)).name == "model"
+    model = wkvnp.load(tmp_path)
+    assert model.source == tmp_path and tokenizer(model).name == "model"
+    assert wkvnp.load(tmp_path / "model.gguf").source == tmp_path / "model.gguf"
+    (tmp_path / "model.gguf").unlink()
+    with pytest.raises(TokenizerError, match="none is chosen by its size"):
+        tokenizer(model)
     assert wkvnp.load().source is None and tokenizer(wkvnp.load()).name == "bytes"
 
 

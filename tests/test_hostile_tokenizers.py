@@ -375,6 +375,15 @@ def test_no_file_but_a_regular_one_of_sensible_size_is_a_vocabulary(tmp_path: Pa
         assert time.perf_counter() - begin < 5 and len(str(caught.value)) < 600
 
 
+def test_a_vast_vocabulary_of_lines_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_bytes(world_lines() + b"257 '" + b"x" * (5 << 20) + b"' 5242880\n")
+    with pytest.raises(TokenizerError, match=r"long\.txt: its tokens have 5243136 bytes; at most 4194304 are read"):
+        tokenizer(tmp_path / "long.txt")
+    (tmp_path / "many.txt").write_bytes(world_lines() * 4000)
+    with pytest.raises(TokenizerError, match="bytes are too many for a vocabulary"):
+        tokenizer(tmp_path / "many.txt")
+
+
 @pytest.mark.parametrize("name", ["x" * 5000, "/" + "x/" * 3000, "a\0b"])
 def test_odd_names_of_models_and_states_are_our_errors(name: str) -> None:
     model = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)

@@ -73,6 +73,16 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
     return container if container.files else replace(container, files=((path, buffer),))
 
 
+def named(path: str | os.PathLike[str], container: Container) -> Path:
+    """Return what a path named that a container was opened by: its file, or the folder of that.
+
+    >>> named("models/rwkv", Container(Path("models/rwkv/model.safetensors"), "safetensors", {})).name
+    'rwkv'
+    """
+    opened = container.path.absolute()
+    return opened if Path(path).name == opened.name else opened.parent
+
+
 def _read(path: Path, buffer: Buffer) -> Container:
     """Read the container that the first bytes tell."""
     start = bytes(buffer[:512])

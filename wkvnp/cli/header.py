@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints import Container, open_checkpoint
+from ..checkpoints.opening import named
 
 if TYPE_CHECKING:
     from ..models.network import Config
@@ -60,4 +61,4 @@ def read_header(path: str) -> Header:
 
     container = open_checkpoint(path)
     _, config = recognise(container)
-    return Header(container, config, Path(path))
+    return Header(container, config, named(path, container))

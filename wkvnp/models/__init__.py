@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..checkpoints import open_checkpoint
 from ..checkpoints.naming import read
+from ..checkpoints.opening import named
 from .architectures import ARCHITECTURES, module_of
 from .language_model import Model
 from .recognition import recognise
@@ -67,5 +68,5 @@ def load(
     if target is not None:
         weights, config = kept_in(target, weights, config, str(container.path))
     model = Model(config, read(weights), module_of(config.architecture).network)
-    model.source = None if path is None else Path(path)
+    model.source = None if path is None else named(path, container)
     return model

@@ -42,7 +42,9 @@ def vocabulary_inside(path: Path) -> Tokenizer:
 
 
 def _gguf(model: Path) -> Container | None:
-    """Return the GGUF file that a path names, or the one in the folder that it names."""
+    """Return the GGUF file that a path names, or the one in the folder that it names, if it is still there."""
+    if not os.path.exists(model):
+        return None
     if os.path.isdir(model) and not any(name.endswith(".gguf") for name in os.listdir(model)):
         return None
     if os.path.isfile(model):

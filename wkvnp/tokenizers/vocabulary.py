@@ -16,6 +16,9 @@ WORLD_FILE = "rwkv_vocab_v20230424.txt"
 # Both carry the file; neither is imported. The second is for Pythons that the first has no wheel for.
 _CARRIERS = ("pyrwkv_tokenizer", "rwkv")
 
+# All tokens together; those of World have 0.5 MB.
+_MOST_BYTES = 1 << 22
+
 _LINE = re.compile(
     r"""([0-9]{1,9})[ ]                              # id
         (b?)(?: '([^'\\\r]*(?:\\.[^'\\\r]*)*)'       # literal in single ...
@@ -73,6 +76,8 @@ def read_vocabulary(data: bytes, path: str) -> list[bytes]:
 
 
 def _lines(data: bytes, path: str) -> list[str]:
+    if len(data) > 2 * _MOST_BYTES:
+        raise TokenizerError(f"{path}: {len(data)} bytes are too many for a vocabulary (limit {2 * _MOST_BYTES})")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -129,6 +134,9 @@ def check_tokens(tokens: list[bytes], source: str, unit: str) -> None:
     TokenizerError
         Naming the `unit` of the `source`: line or id.
     """
+    size = sum(map(len, tokens))
+    if size > _MOST_BYTES:
+        raise TokenizerError(f"{source}: its tokens have {size} bytes; at most {_MOST_BYTES} are read")
     known = set(tokens)
     if len(known) < len(tokens):
         first: dict[bytes, int] = {}
