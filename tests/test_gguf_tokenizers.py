@@ -128,6 +128,29 @@ def test_what_the_metadata_of_pieces_say(tmp_path: Path) -> None:
     assert plain.begin("the")[0] == 1 and plain.stop_tokens == (2,)
 
 
+def test_a_vocabulary_that_the_package_of_llama_cpp_wrote(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf", reason="our reader is compared with the package of llama.cpp")
+    metadata = llama()
+    writer = gguf.GGUFWriter(tmp_path / "theirs.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(metadata["tokenizer.ggml.tokens"])
+    writer.add_token_scores(metadata["tokenizer.ggml.scores"])
+    writer.add_token_types([typed.value for typed in metadata["tokenizer.ggml.token_type"]])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_add_bos_token(True)
+    writer.add_add_space_prefix(True)
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    theirs, ours = tokenizer(tmp_path / "theirs.gguf"), of(metadata, tmp_path)
+    for text in ("the other é and", "</s>the<|tool|>in"):
+        assert theirs.begin(text).tolist() == ours.begin(text).tolist()
+    assert theirs.stop_tokens == ours.stop_tokens == (2,)
+    assert 2 in theirs.encode("</s>") and 2 not in theirs.encode("</s>", special=False)
+    assert 259 + len(WORDS) in theirs.encode("<|tool|>", special=False)  # a user's token is no control token
+
+
 def byte_level(pre: str | None = "gpt-2", **more: Any) -> dict[str, Any]:
     from wkvnp.tokenizers.bpe import byte_alphabet
 

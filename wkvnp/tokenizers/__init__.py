@@ -1,9 +1,9 @@
 """Text to token ids and back.
 
 Three vocabularies cover the RWKV models: plain bytes, RWKV World (longest match in a byte trie) and the byte-level
-BPE of the Pile models; a ``tokenizer.json`` in the folder of a model covers others. All of them turn ids into
-*bytes*; a character of several bytes may be spread over several tokens, so text that arrives token by token goes
-through a `StreamDecoder`.
+BPE of the Pile models; a ``tokenizer.json`` in the folder of a model, or what is inside its GGUF file, covers others.
+All of them turn ids into *bytes*; a character of several bytes may be spread over several tokens, so text that arrives
+token by token goes through a `StreamDecoder`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BY_SIZE = {256: "bytes", 50277: "20b", 65536: "rwkv-world"}
 
 
 class Tokenizer(Protocol):
-    """What every tokenizer can do; your own needs these names and nothing else, and not `begin` and `stop_tokens`.
+    """What every tokenizer can do; your own needs these names only, and not `begin`, `stop_tokens` and ``special=``.
 
     Attributes
     ----------
