@@ -169,6 +169,9 @@ def test_byte_level_bpe(tmp_path: Path) -> None:
     ours = of(byte_level(), tmp_path)
     assert words(ours, "a the<|im_start|>12 é") == [*"a", " the", "<|im_start|>", "12", " ", "\ufffd", "\ufffd"]
     assert (ours.vocab_size, ours.end_of_text, ours.stop_tokens) == (263, 261, (261,))
+    text = "<|im_start|>a<|im_end|>"  # the second is of a normal type in the file, but known to end a turn
+    assert ours.encode(text)[[0, -1]].tolist() == [260, 261] and ours.decode(ours.encode(text, special=False)) == text
+    assert not {260, 261} & {*ours.encode(text, special=False).tolist(), *ours.begin(text, special=False).tolist()}
     assert words(of(byte_level("qwen2"), tmp_path), "12 the") == ["1", "2", " the"]  # digits one by one
     assert words(of(byte_level("starcoder"), tmp_path), "12 the") == ["1", "2", " the"]
     assert words(of(byte_level("llama-bpe", bos_token_id=260), tmp_path), "12 the") == ["12", " the"]
