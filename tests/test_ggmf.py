@@ -437,3 +437,15 @@ def test_quantised_trained_models_stay_near(shared_data: Path, name: str, apart:
     expected = np.fromfile(folder / f"{name}.expected-logits.f32", "<f4")
     logits, _ = wkvnp.load(folder / f"{name}-q5_0.ggmf.bin")(list(b'"in'))
     assert apart / 2 < np.abs(logits - expected).max() < apart
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("of", "stated"), [(0, 1), (0, 12), (0, 2), (1, 2)])
+def test_a_type_under_a_smaller_label_is_refused(of: int, stated: int, last: bool) -> None:
+    """Nothing is aligned here, so what is left over must be the next parameter, and is none."""
+    size = 4 if of == 0 else 2
+    data = header() + parameter("a", (3, 64), stated, NUMBERS.astype(f"f{size}").tobytes())
+    if not last:
+        data += parameter("b", (3, 64), 0, NUMBERS.tobytes())
+    with pytest.raises(CheckpointError):
+        parse(data)

@@ -253,7 +253,7 @@ def test_world_ids_as_published(world: Tokenizer) -> None:
 
 
 def test_world_literals_mean_what_python_says(world_path: str) -> None:
-    tokens = vocabulary.read_vocabulary(world_path)
+    tokens = vocabulary.read_vocabulary(Path(world_path).read_bytes(), world_path)
     lines = Path(world_path).read_bytes().decode("utf-8").split("\n")[:-1]
     assert len(tokens) == len(lines) + 1 == 65530
     for line, token in zip(lines, tokens[1:], strict=True):
@@ -264,12 +264,13 @@ def test_world_literals_mean_what_python_says(world_path: str) -> None:
 def test_world_in_both_line_endings(world: Tokenizer, world_path: str, tmp_path: Path) -> None:
     data = Path(world_path).read_bytes().replace(b"\r\n", b"\n")
     (tmp_path / "dos.txt").write_bytes(data.replace(b"\n", b"\r\n"))
-    assert vocabulary.read_vocabulary(str(tmp_path / "dos.txt")) == [world.token_bytes(id) for id in range(65530)]
+    tokens = vocabulary.read_vocabulary((tmp_path / "dos.txt").read_bytes(), "dos.txt")
+    assert tokens == [world.token_bytes(id) for id in range(65530)]
 
 
 def test_world_equals_the_oracle(world: Any, world_path: str) -> None:
     draw = random.Random(7)
-    tokens = vocabulary.read_vocabulary(world_path)
+    tokens = vocabulary.read_vocabulary(Path(world_path).read_bytes(), world_path)
     samples = [draw.randbytes(4000), b"".join(draw.choices(tokens, k=2000)), b"".join(draw.choices(tokens[-9:], k=9))]
     for top in (0x80, 0x800, 0x3100, 0xA000, 0x20000):
         points = (draw.randrange(top) for _ in range(2000))
@@ -337,7 +338,10 @@ def test_small_bpe(tiny_bpe: Tokenizer) -> None:
 def test_bpe_refuses_what_has_no_bytes(tmp_path: Path) -> None:
     engine_of = pytest.importorskip("tokenizers", reason="wkvnp[hf] is not installed: BPE is not checked")
     path = tmp_path / "words.json"
-    engine = engine_of.Tokenizer(engine_of.models.WordLevel({"日本": 0}, unk_token="日本"))
+    engine_of.Tokenizer(engine_of.models.WordLevel({"日本": 0}, unk_token="日本")).save(str(path))
+    with pytest.raises(TokenizerError, match=r"words\.json: .* its model must be of type BPE; got 'WordLevel'"):
+        tokenizer(path)
+    engine = engine_of.Tokenizer(engine_of.models.BPE({"日本": 0}, []))
     engine.save(str(path))
     with pytest.raises(TokenizerError, match=r"words\.json: the decoder must be ByteLevel.*got none"):
         tokenizer(path)
@@ -459,9 +463,9 @@ def test_vocabulary_must_hold_every_byte(tmp_path: Path, count: int, message: st
 
 def test_lines_may_end_either_way(tmp_path: Path, small: Tokenizer) -> None:
     path = Path(write_vocabulary(tmp_path / "dos.txt", TOKENS, "\r\n"))
-    assert vocabulary.read_vocabulary(str(path)) == TOKENS
+    assert vocabulary.read_vocabulary(path.read_bytes(), str(path)) == TOKENS
     path.write_bytes(path.read_bytes().removesuffix(b"\r\n"))
-    assert vocabulary.read_vocabulary(str(path)) == TOKENS
+    assert vocabulary.read_vocabulary(path.read_bytes(), str(path)) == TOKENS
 
 
 # --- choosing --------------------------------------------------------------------------------------------------------

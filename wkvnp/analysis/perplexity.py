@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .._arguments import check_roles, named
 from ..errors import ShapeError
+from ..tokenizers.plain_text import plain_encoder
 
 if TYPE_CHECKING:
     from ..models.language_model import Model
@@ -101,7 +102,8 @@ def score(
     tokenizer : Tokenizer
         From `wkvnp.tokenizer`.
     text : str or sequence of int
-        The text, or its token ids.
+        The text, or its token ids. Control tokens that are written out in a text stay text; give
+        ``tokenizer.encode(text)`` to score them as what they stand for.
     bos : int, optional
         A token to feed first, so that the first token of the text is scored too. By default what the vocabulary puts
         before a text, else its end of text (that is how documents begin in training). Where there is neither, or a
@@ -137,9 +139,9 @@ def score(
     (4, array([101, 108, 108, 111]), True)
     """
     check_roles("score", model, tokenizer, "text")
-    begin = getattr(tokenizer, "begin", None) if state is None else None
-    opening = [] if begin is None else begin("")
-    ids = _ids(text if begin is None or not isinstance(text, str) else begin(text)[len(opening) :], tokenizer)
+    begins = state is None and hasattr(tokenizer, "begin")
+    opening = plain_encoder(tokenizer, begins=True)("") if begins else np.empty(0, np.int32)
+    ids = _ids(plain_encoder(tokenizer, begins=begins)(text)[len(opening) :] if isinstance(text, str) else text)
     if isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1:
         raise ShapeError(f"score: chunk must be an integer of at least 1; got {chunk!r}")
     if bos is None and state is None:
@@ -182,8 +184,8 @@ def _judge(
     return logprobs, ranks
 
 
-def _ids(text: Any, tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
-    tokens = np.asarray(tokenizer.encode(text) if isinstance(text, str) else text)
+def _ids(text: Any) -> npt.NDArray[np.int64]:
+    tokens = np.asarray(text)
     if tokens.ndim != 1 or (tokens.size and not np.issubdtype(tokens.dtype, np.integer)):
         raise ShapeError(
             f"score: text must be text or token ids of shape (T,); got shape {tokens.shape} of dtype {tokens.dtype}"

@@ -11,7 +11,7 @@ import struct
 from array import array
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -49,6 +49,10 @@ _NUMBERS: dict[int, np.dtype[Any]] = {
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 
 
+_Entry: TypeAlias = tuple[str, tuple[int, ...], str, int]
+"""Of the directory: name, shape (slowest axis first), type, offset."""
+
+
 def read_gguf(path: Path, buffer: Buffer) -> Container:
     """Read and check the header of a GGUF file; the numbers stay in the file.
 
@@ -70,22 +74,15 @@ def read_gguf(path: Path, buffer: Buffer) -> Container:
         raise CheckpointError(
             f"{path}: this is one of {parts} parts of a model; join them with llama-gguf-split --merge"
         )
-    alignment = metadata.get("general.alignment", 32)
-    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise CheckpointError(f"{path}: general.alignment must be a power of two; got {quoted(alignment)}")
+    alignment = _read_alignment(path, metadata)
     directory = [_read_tensor(header) for _ in range(n_tensors)]
     start = -(-header.at // alignment) * alignment
     tensors: dict[str, LazyTensor] = {}
     for name, shape, kind, offset in directory:
         if name in tensors:
             raise CheckpointError(f"{path}: two tensors have the name {quoted(name)}")
-        if offset % alignment:
-            raise CheckpointError(
-                f"{path}: tensor {quoted(name)} begins at byte {offset} of the data, no multiple of the alignment "
-                f"{alignment}"
-            )
         tensors[name] = _place(path, buffer, name, shape, kind, start + offset)
-    _refuse_overlaps(path, directory)
+    _check_offsets(path, directory, alignment, len(buffer) - start)
     return Container(path, "gguf", tensors, extras=metadata)
 
 
@@ -189,8 +186,8 @@ def _read_array(header: _Header, what: str) -> object:
     return LongNumbers(numbers) if count > _SHORT else tuple(numbers.tolist())
 
 
-def _read_tensor(header: _Header) -> tuple[str, tuple[int, ...], str, int]:
-    """Check one entry of the directory; return name, shape (slowest axis first), type and offset."""
+def _read_tensor(header: _Header) -> _Entry:
+    """Check one entry of the directory."""
     path, name = header.path, header.string("the name of a tensor", _NAME_LIMIT)
     what = f"tensor {quoted(name)}"
     axes = header.uint(4, what)
@@ -229,10 +226,33 @@ def _place(path: Path, buffer: Buffer, name: str, shape: tuple[int, ...], kind: 
     return LazyTensor(name, shape, dtype, partial(strided_view, buffer, dtype, shape, at))
 
 
-def _refuse_overlaps(path: Path, directory: list[tuple[str, tuple[int, ...], str, int]]) -> None:
-    free, before = 0, ""
-    for offset, size, name in sorted((offset, _size(kind, shape), name) for name, shape, kind, offset in directory):
-        if size and offset < free:
-            raise CheckpointError(f"{path}: the tensors {quoted(before)} and {quoted(name)} overlap")
-        if size:
-            free, before = offset + size, name
+def _read_alignment(path: Path, metadata: dict[str, object]) -> int:
+    alignment = metadata.get("general.alignment", 32)
+    if type(alignment) is not int or alignment < 8 or alignment & (alignment - 1):
+        raise CheckpointError(
+            f"{path}: general.alignment must be a power of two and a multiple of 8; got {quoted(alignment)}"
+        )
+    return alignment
+
+
+def _check_offsets(path: Path, directory: list[_Entry], alignment: int, room: int) -> None:
+    """Check that the tensors follow each other without gaps, to the end of the file.
+
+    A gap, or bytes that belong to nothing, mean that a tensor is stored in another type than its label says, or that
+    the alignment is not that of the file: what is read would be noise.
+    """
+    remedy = "a type, a shape or general.alignment is wrong"
+    end = free = 0
+    for name, shape, kind, offset in directory:
+        if offset != free:
+            raise CheckpointError(
+                f"{path}: tensor {quoted(name)} must begin at byte {free} of the data, where the one before it ends by "
+                f"its type and the alignment {alignment}; it begins at {offset}: {remedy}"
+            )
+        end = offset + _size(kind, shape)
+        free = -(-end // alignment) * alignment
+    if directory and room > free:
+        raise CheckpointError(
+            f"{path}: its tensors end after {end} bytes of data, by their types and the alignment {alignment}, but the "
+            f"file has {room}: {remedy}"
+        )

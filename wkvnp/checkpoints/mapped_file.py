@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import mmap
 import os
 import stat
@@ -42,9 +44,21 @@ def map_file(path: Path, limit: int | None = None) -> Buffer:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG or "\0" in str(path):
+            name = str(path)
+            raise CheckpointError(f"{name[:100]!r}: cannot be the name of a file ({len(name)} characters)") from error
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
+
+
+def without_mark(text: bytes) -> bytes:
+    r"""Return the bytes of a text without the byte order mark that some editors put first.
+
+    >>> without_mark("\ufeffa".encode())
+    b'a'
+    """
+    return text.removeprefix(codecs.BOM_UTF8)
 
 
 def forget(buffer: Buffer) -> None:

@@ -11,7 +11,7 @@ from .._paths import hub_hint, local_path
 from ..errors import CheckpointError
 from .ggmf import read_ggmf
 from .gguf import read_gguf
-from .mapped_file import Buffer, map_file
+from .mapped_file import Buffer, map_file, without_mark
 from .quantised_tensors import joined
 from .safetensors import HEADER_LIMIT, read_safetensors, read_sharded
 from .tensors import Container
@@ -68,7 +68,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
     wkvnp.errors.CheckpointError: no-such-file.pth: no such file
     """
     path = local_path(path)
-    if os.path.isdir(path):
+    if os.path.isdir(path):  # Path.is_dir raises an OSError for very long names
         path = _find_in_folder(path)
     elif not os.path.lexists(path):
         raise CheckpointError(f"{path}: no such file{hub_hint(path)}")
@@ -77,9 +77,21 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
     return container if container.files else replace(container, files=((path, buffer),))
 
 
+def source_of(path: str | os.PathLike[str], container: Container) -> Path:
+    """Return what a path named that a container was opened by: its file, or the folder of that.
+
+    >>> named("models/rwkv", Container(Path("models/rwkv/model.safetensors"), "safetensors", {})).name
+    'rwkv'
+    """
+    opened = container.path.absolute()
+    return opened if Path(path).name == opened.name else opened.parent
+
+
 def _read(path: Path, buffer: Buffer) -> Container:
     """Read the container that the first bytes tell."""
     start = bytes(buffer[:512])
+    if without_mark(start)[:1] == b"{":  # four bytes that are not the length of a safetensors header: it would be 2 GB
+        start = without_mark(start)
     if any(start.startswith(magic) for magic, _ in _FOREIGN):
         raise CheckpointError(f"{path}: {_describe(start, buffer)}")
     if start.startswith((b"PK\3\4", b"PK\5\6")):

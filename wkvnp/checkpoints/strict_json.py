@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from ..errors import CheckpointError
+from .mapped_file import without_mark
 from .tensors import quoted
 
 _DEPTH = 16
@@ -23,6 +24,7 @@ def parse_object(text: bytes, source: str, *, infinite: bool = False) -> dict[st
     >>> parse_object(b'{"a": [1, 2]}', "example")
     {'a': [1, 2]}
     """
+    text = without_mark(text)
     if not text.startswith(b"{"):
         raise CheckpointError(f"{source}: must be a JSON object that starts with '{{'; it starts with {text[:8]!r}")
     if _too_deep(text):

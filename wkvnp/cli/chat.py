@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _read(interactive: bool) -> str | None:
     """Return the next line, or None at the end."""
     if not interactive:
-        return (sys.stdin.readline() if sys.stdin is not None else "") or None
+        return (sys.stdin.readline() if sys.stdin is not None else "").removeprefix("\ufeff") or None
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (gives input() its line editing)
     try:

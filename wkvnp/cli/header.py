@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints import Container, open_checkpoint
+from ..checkpoints.opening import source_of
 
 if TYPE_CHECKING:
     from ..models.network import Config
@@ -15,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Header:
-    """A model's configuration, and the file that it was read from."""
+    """A model's configuration, the file that it was read from, and what was asked for: a file or a folder."""
 
     container: Container
     config: Config
+    source: Path
 
     @property
     def n_parameters(self) -> int:
@@ -59,4 +62,4 @@ def read_header(path: str, ignore: Collection[str] = ()) -> Header:
 
     container = open_checkpoint(path)
     _, config = recognise(container, ignore=ignore)
-    return Header(container, config)
+    return Header(container, config, source_of(path, container))

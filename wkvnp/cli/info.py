@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import TokenizerError
 from . import UsageError
 from .options import add_ignore_option
+
+if TYPE_CHECKING:
+    from .header import Header
 
 HELP = "say what a checkpoint holds, or with --system what the machine offers"
 EXAMPLES = """examples:
@@ -79,15 +82,15 @@ def _describe(path: str, ignore: list[str]) -> dict[str, Any]:
         "dtypes": header.dtypes,
         "memory": {"weights": header.nbytes, "state per sequence": header.state_bytes}
         | ({"state per token": per_token} if per_token else {}),
-        "tokenizer": _tokenizer_name(path, header.config.vocab_size),
+        "tokenizer": _tokenizer_name(header),
     }
 
 
-def _tokenizer_name(path: str, vocab_size: int) -> str:
-    from .options import tokenizer_of
+def _tokenizer_name(header: Header) -> str:
+    from ..tokenizers import tokenizer
 
     try:
-        return tokenizer_of(path, vocab_size).name
+        return tokenizer(header).name
     except (TokenizerError, ImportError) as error:
         return f"none at hand ({error})"
 

@@ -39,7 +39,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tokenizer",
         metavar="T",
-        help="bytes, rwkv-world, or a vocabulary file; default: that in the folder of the model, else by its size",
+        help="bytes, rwkv-world, or a vocabulary file; default: that of the model",
     )
     group.add_argument("--dtype", choices=(*DTYPES, "float64"), help="convert the weights")
     add_ignore_option(group)
@@ -97,21 +97,12 @@ def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
     model = load(arguments.model, dtype=arguments.dtype, ignore=arguments.ignore)
     if arguments.tokenizer is not None:
         return model, tokenizer(arguments.tokenizer)
-    return model, tokenizer_of(arguments.model, model.config.vocab_size)
+    return model, tokenizer(model)
 
 
 def remark_demonstration() -> None:
     """Say, once a process, that no model was named."""
     remark(_DEMONSTRATION, once=True)
-
-
-def tokenizer_of(model: str | None, vocab_size: int) -> Tokenizer:
-    """Return the tokenizer in the folder of a model, or the one whose vocabulary is as large as the model's."""
-    from ..tokenizers import tokenizer
-    from ..tokenizers.folder import vocabulary_beside
-
-    found = None if model is None else vocabulary_beside(local_path(model))
-    return tokenizer(vocab_size if found is None else found)
 
 
 def add_text_input(parser: argparse.ArgumentParser, name: str) -> None:
@@ -170,8 +161,10 @@ def writable(path: str) -> str:
 
 
 def _decode(data: bytes, source: str) -> str:
+    from ..checkpoints.mapped_file import without_mark
+
     try:
-        return data.decode("utf-8")
+        return without_mark(data).decode("utf-8")
     except UnicodeDecodeError as error:
         raise _not_utf8(source, data[error.start], error.start) from None
 

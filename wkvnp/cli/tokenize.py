@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import TokenizerError
 from . import UsageError
-from .options import add_ignore_option, add_text_input, read_pieces, remark_demonstration, tokenizer_of
+from .options import add_ignore_option, add_text_input, read_pieces, remark_demonstration
 
 if TYPE_CHECKING:
     from ..tokenizers import Tokenizer
@@ -69,9 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tokenizer(arguments: argparse.Namespace) -> Tokenizer:
     """Return the tokenizer that the options name: by default that of the demonstration model."""
-    if arguments.tokenizer is not None:
-        from ..tokenizers import tokenizer
+    from ..tokenizers import tokenizer
 
+    if arguments.tokenizer is not None:
         return tokenizer(arguments.tokenizer)
 
     from ..models import BUNDLED
@@ -80,7 +80,7 @@ def _tokenizer(arguments: argparse.Namespace) -> Tokenizer:
     if arguments.model is None:
         remark_demonstration()
     model = str(BUNDLED) if arguments.model is None else arguments.model
-    return tokenizer_of(arguments.model, read_header(model, arguments.ignore).config.vocab_size)
+    return tokenizer(read_header(model, arguments.ignore))
 
 
 def _as_json(tokenizer: Tokenizer, ids: list[int]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .._arguments import check_roles, generator_of
 from ..errors import ShapeError
+from ..tokenizers.plain_text import plain_encoder
 from .prompts import FORMS, ChatForm
 from .stream import Piece, generate
 from .transcript import Transcript
@@ -74,15 +75,15 @@ class Chat:
     def say(self, text: str) -> Generator[Piece, None, None]:
         """Take in the user's turn and yield the pieces of the model's, up to (and without) what ends it.
 
-        The model's turn counts as said as far as it was iterated.
+        The model's turn counts as said as far as it was iterated. What is written in the user's turn stays text, also
+        where it spells a control token (``tokenizer.encode(..., special=False)``).
         """
         turn = self.form.turn(text)
         if self._last is not None:
             prompt = self._unfed(turn)
         else:
-            begin = getattr(self.tokenizer, "begin", self.tokenizer.encode)
-            opening = self.form.system(self.system) + turn
-            prompt = np.asarray(self.tokenizer.encode(turn) if self._state else begin(opening))
+            opening = turn if self._state else self.form.system(self.system) + turn
+            prompt = np.asarray(plain_encoder(self.tokenizer, begins=not self._state)(opening))
         transcript = Transcript()
         for piece in generate(
             self.model, self.tokenizer, prompt, state=self._state, stop=self.form.stop, rng=self.rng, **self.options
@@ -96,7 +97,7 @@ class Chat:
         """The state after the last turn and its blank line; None before the first. Assigning continues from it."""
         if self._last is not None:
             # Encoded together with what will follow: some vocabularies write a final blank line differently.
-            user = self.tokenizer.encode(self.form.user)
+            user = plain_encoder(self.tokenizer)(self.form.user)
             prompt = self._unfed(self.form.user)
             natural = np.array_equal(prompt[len(prompt) - len(user) :], user)
             prompt = prompt[: len(prompt) - len(user)] if natural else self._unfed("")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..tokenizers.plain_text import plain_encoder
 from .stream import Piece
 
 if TYPE_CHECKING:
@@ -59,12 +60,16 @@ class Transcript:
         self._held, self.finish = piece.held, piece.finish
 
     def rest(self, tokenizer: Tokenizer, following: str = "") -> tuple[State, npt.NDArray[np.int64]]:
-        """Return a state, and the tokens still to feed into it to stand after the written text and `following`."""
+        """Return a state, and the tokens still to feed into it to stand after the written text and `following`.
+
+        Both stay text: what is written in them never becomes a control token.
+        """
         assert self._anchor is not None, "a transcript without pieces has no state"
+        encode = plain_encoder(tokenizer)
         if self.finish == "stop":
-            return self._anchor, np.asarray(tokenizer.encode(self._tail + following), np.int64)
+            return self._anchor, np.asarray(encode(self._tail + following), np.int64)
         ids = np.array(self._ids, np.int64)
-        return self._anchor, np.concatenate([ids, np.asarray(tokenizer.encode(following), np.int64)])
+        return self._anchor, np.concatenate([ids, np.asarray(encode(following), np.int64)])
 
     def state(self, model: Model, tokenizer: Tokenizer) -> State:
         """Return the state after the prompt and the written text, without a stop token or stop string."""

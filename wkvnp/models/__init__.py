@@ -9,6 +9,7 @@ from pathlib import Path
 from .._arguments import named
 from ..checkpoints import open_checkpoint
 from ..checkpoints.naming import read
+from ..checkpoints.opening import source_of
 from .architectures import ARCHITECTURES, module_of
 from .language_model import Model
 from .recognition import recognise
@@ -81,4 +82,6 @@ def load(
     weights, config = recognise(container, group_norm_eps, ignore)
     if target is not None:
         weights, config = kept_in(target, weights, config, str(container.path))
-    return Model(config, read(weights), module_of(config.architecture).network)
+    model = Model(config, read(weights), module_of(config.architecture).network)
+    model.source = None if path is None else source_of(path, container)
+    return model

@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -39,6 +40,8 @@ class Model:
         The tensors of the checkpoint, as stored; dotted names are those of the original authors.
     fingerprint : str
         What its states are recognised by.
+    source : Path or None
+        What it was loaded from: a file, or a folder.
 
     Examples
     --------
@@ -54,6 +57,7 @@ class Model:
     def __init__(self, config: Config, weights: Any, network: Callable[[Any, Any, np.dtype[Any]], Network]) -> None:
         self.config = config
         self.weights = weights
+        self.source: Path | None = None
         arrays = flatten(weights)
         self.fingerprint = fingerprint_of(config.metadata(), parts(arrays)[0])
         self.nbytes = sum(array.nbytes for array in arrays.values())

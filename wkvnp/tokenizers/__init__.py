@@ -1,9 +1,9 @@
 """Text to token ids and back.
 
 Three vocabularies cover the RWKV models: plain bytes, RWKV World (longest match in a byte trie) and the byte-level
-BPE of the Pile models; a ``tokenizer.json`` in the folder of a model covers others. All of them turn ids into
-*bytes*; a character of several bytes may be spread over several tokens, so text that arrives token by token goes
-through a `StreamDecoder`.
+BPE of the Pile models; a ``tokenizer.json`` in the folder of a model, or what is inside its GGUF file, covers others.
+All of them turn ids into *bytes*; a character of several bytes may be spread over several tokens, so text that arrives
+token by token goes through a `StreamDecoder`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BY_SIZE = {256: "bytes", 50277: "20b", 65536: "rwkv-world"}
 
 
 class Tokenizer(Protocol):
-    """What every tokenizer can do; your own needs these names and nothing else, and not `begin` and `stop_tokens`.
+    """What every tokenizer can do; your own needs these names only, and not `begin`, `stop_tokens` and ``special=``.
 
     Attributes
     ----------
@@ -46,13 +46,18 @@ class Tokenizer(Protocol):
     end_of_text: int | None
     stop_tokens: tuple[int, ...] | None = None
 
-    def encode(self, text: str) -> npt.NDArray[np.int32]:
-        """Return the token ids of `text`, int32; nothing is added, so that it may go on from another."""
+    def encode(self, text: str, special: bool = True) -> npt.NDArray[np.int32]:
+        """Return the token ids of `text`, int32; nothing is added, so that it may go on from another.
+
+        Control tokens that are written out in the text (``<|im_end|>``) become what they stand for, as in a prompt for
+        `wkvnp.generate`. With ``special=False`` they stay text, as in what a user says in a conversation and in a
+        document that is scored.
+        """
         ...
 
-    def begin(self, text: str) -> npt.NDArray[np.int32]:
+    def begin(self, text: str, special: bool = True) -> npt.NDArray[np.int32]:
         """Return the token ids of a text from its beginning, where some vocabularies put a token or a blank first."""
-        return self.encode(text)
+        return self.encode(text, special)
 
     def token_bytes(self, id: int) -> bytes:
         """Return the bytes that one id stands for."""
@@ -121,9 +126,10 @@ def tokenizer(source: str | os.PathLike[str] | int | Any) -> Tokenizer:
         - ``"20b"``: the vocabulary of the Pile models, read from the file ``20B_tokenizer.json`` that the environment
           variable ``WKVNP_20B_TOKENIZER`` names;
         - the path of a vocabulary in the format of ``rwkv_vocab_v20230424.txt``, or of a ``tokenizer.json``, or the
-          folder of a model that has one of these;
-        - a vocabulary size, or a model (anything with ``.config.vocab_size``): 256, 65536 and 50277 are
-          recognised.
+          folder of a model that has one of these, or a GGUF file with a vocabulary inside;
+        - a model: its own vocabulary, in its GGUF file or in its folder. For an RWKV that has none, and for a plain
+          number, the size of the vocabulary decides: 256, 65536 and 50277 are recognised; for another model without
+          one, only 256, which are bytes.
 
     Returns
     -------
@@ -148,7 +154,7 @@ def tokenizer(source: str | os.PathLike[str] | int | Any) -> Tokenizer:
     'bytes'
     """
     if not isinstance(source, str | os.PathLike):
-        return _by_name(_name_for_size(source))
+        return _for_model(source)
     if source in _BY_SIZE.values():
         return _by_name(str(source))
     return _from_file(str(local_path(source, TokenizerError, "tokenizer: source")))
@@ -182,8 +188,25 @@ def _path_from(variable: str) -> str | None:
     return path
 
 
-def _name_for_size(source: Any) -> str:
-    size = getattr(getattr(source, "config", None), "vocab_size", source)
+def _for_model(source: Any) -> Tokenizer:
+    """Return the vocabulary that a model has of its own, else, for RWKV, the one of its size."""
+    config, path = getattr(source, "config", None), getattr(source, "source", None)
+    if path is not None:
+        from .inside import vocabulary_of
+
+        found = vocabulary_of(Path(path))
+        if found is not None:
+            return found
+    size, architecture = getattr(config, "vocab_size", source), getattr(config, "architecture", "rwkv")
+    if not architecture.startswith("rwkv") and size != 256:
+        raise TokenizerError(
+            f"tokenizer: no vocabulary of its own comes with this model{f' ({path})' if path else ''}, and for a "
+            f"{architecture} none is chosen by its size; give one by the path of its file, or by name ({_names()})"
+        )
+    return _by_name(_name_for_size(size, source))
+
+
+def _name_for_size(size: Any, source: Any) -> str:
     try:
         size = operator.index(size)
     except TypeError:
@@ -205,21 +228,24 @@ def _from_file(path: str) -> Tokenizer:
         if found is None:
             raise TokenizerError(f"tokenizer: {path!r} is a folder without a vocabulary, as tokenizer.json")
         path = str(found)
-    try:
-        with open(path, "rb") as file:
-            start = file.read(64)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         hint = hub_hint(Path(path))
-        raise TokenizerError(f"tokenizer: {path!r} is neither a known name ({_names()}) nor a file{hint}") from None
-    except OSError as error:
-        raise TokenizerError(f"tokenizer: {path!r} cannot be read: {error.strerror}") from error
-    if start.lstrip().startswith(b"{"):
-        from .bpe import BpeTokenizer
+        raise TokenizerError(f"tokenizer: {path!r:.100} is neither a known name ({_names()}) nor a file{hint}")
+    from .files import open_vocabulary, whole
 
-        return BpeTokenizer(path)
-    from .trie import TrieTokenizer
+    buffer = open_vocabulary(path)
+    if buffer[:4] == b"GGUF":
+        from .inside import vocabulary_inside
 
-    return TrieTokenizer(path)
+        return vocabulary_inside(Path(path))
+    text = whole(buffer, path)
+    if text[:64].lstrip().startswith(b"{"):
+        from .bpe import read_tokenizer_json
+
+        return read_tokenizer_json(text, path)
+    from .trie import world_tokenizer
+
+    return world_tokenizer(text, path)
 
 
 def _names() -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MissingExtraError, TokenizerError
+from ..errors import TokenizerError
+from .description import read_description
+from .engine import Engine, package
 from .folder import TOKENIZER, end_tokens
 from .table import TableTokenizer
-
-if TYPE_CHECKING:
-    import tokenizers
 
 END_OF_TEXT = "<|endoftext|>"
 _PILE_SIZE = 50277
@@ -31,8 +29,15 @@ class BpeTokenizer(TableTokenizer):
 
     Parameters
     ----------
-    path : str
-        A ``tokenizer.json`` whose decoder is ``ByteLevel``, or takes pieces with ``▁`` for a blank and byte fallback.
+    described : dict
+        What a ``tokenizer.json`` says, checked (`wkvnp.tokenizers.description`). Its decoder is ``ByteLevel``, or takes
+        pieces with ``▁`` for a blank and byte fallback.
+    name, source : str
+        What messages call it, and where it comes from.
+    ends : tuple of int or None
+        The ids that end a text, the first being that of a document.
+    size : int
+        How many ids there are at least; some of the highest may stand for nothing.
 
     Attributes
     ----------
@@ -43,77 +48,100 @@ class BpeTokenizer(TableTokenizer):
     Raises
     ------
     TokenizerError
-        The file is not a tokenizer, or its tokens have no bytes of their own.
+        The package does not accept it, or its tokens have no bytes of their own.
     MissingExtraError
         The package ``tokenizers`` is not installed.
 
     Notes
     -----
     The file decides what happens before matching. That of the Pile models brings text to Unicode form NFC, so
-    decoding gives back the composed text. Special tokens written out in a text become the special ids. The program
-    that may come with a vocabulary to write down conversations (its chat template) is never run.
+    decoding gives back the composed text. Special tokens written out in a text become the special ids, or, with
+    ``special=False``, stay text. The program that may come with a vocabulary to write down conversations (its chat
+    template) is never run.
     """
 
-    def __init__(self, path: str) -> None:
-        try:
-            import tokenizers
-        except ImportError:
-            raise MissingExtraError("tokenizers", "hf", f"reading {path}") from None
-        try:
-            text = Path(path).read_text("utf-8")
-            described = json.loads(text)
-            engine = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the package raises nothing more precise
-            raise TokenizerError(f"{path}: not a tokenizer.json: {error}") from error
-        tokens = _read_tokens(engine, described.get("decoder"), path)
-        beside = Path(path).name == TOKENIZER
-        self.stop_tokens = end_tokens(Path(path).parent, engine.token_to_id) if beside else None
-        end = engine.token_to_id(END_OF_TEXT)
-        if end is None and self.stop_tokens:
-            end = self.stop_tokens[0]
-        super().__init__("20b" if len(tokens) == _PILE_SIZE else Path(path).stem, tokens, end_of_text=end)
+    def __init__(
+        self, described: dict[str, Any], name: str, source: str, ends: tuple[int, ...] | None = None, size: int = 0
+    ) -> None:
+        engine = Engine(described, source)
+        tokens, added = _read_tokens(engine, described, source)
+        tokens += [None] * (size - len(tokens))
+        self.stop_tokens = ends
+        end = next((id for id, token in added.items() if token.content == END_OF_TEXT), ends[0] if ends else None)
+        super().__init__("20b" if len(tokens) == _PILE_SIZE else name, tokens, end_of_text=end)
         continuing = {part: _without_blank(described.get(part)) for part in ("normalizer", "pre_tokenizer")}
-        self._from_start = self._engine = _quiet(engine)
+        self._from_start = self._engine = engine
         if any(described.get(part) != changed for part, changed in continuing.items()):
-            self._engine = _quiet(tokenizers.Tokenizer.from_str(json.dumps(described | continuing)))
-        first = engine.encode("a", add_special_tokens=True)
-        added = first.special_tokens_mask
-        self._first = first.ids[: added.index(0) if 0 in added else len(added)]
+            self._engine = Engine(described | continuing, source)
+        unknown = described["model"].get("unk_token")
+        marks = (id for id, token in added.items() if token.special or id in (ends or ()))
+        self._control = np.array([id for id in marks if added[id].content != unknown], np.int32)
+        self._first = np.array(engine.first(), np.int64)
+        if self._first.size and not 0 <= self._first.min() <= self._first.max() < len(tokens):
+            raise TokenizerError(f"{source}: its post_processor begins texts with the unknown id {self._first.max()}")
 
-    def encode(self, text: str) -> npt.NDArray[np.int32]:
+    def encode(self, text: str, special: bool = True) -> npt.NDArray[np.int32]:
         """Return the token ids of `text`, int32; nothing is added at either end."""
         self._utf8(text)
-        return np.array(self._engine.encode(text, add_special_tokens=False).ids, np.int32)
+        return self._ids(self._engine, text, special)
 
-    def begin(self, text: str) -> npt.NDArray[np.int32]:
+    def begin(self, text: str, special: bool = True) -> npt.NDArray[np.int32]:
         """Return the token ids of a text from its beginning, int32: with the token and the blank that belong there."""
         self._utf8(text)
-        return np.array([*self._first, *self._from_start.encode(text, add_special_tokens=False).ids], np.int32)
+        return np.concatenate([self._first.astype(np.int32), self._ids(self._from_start, text, special)])
+
+    def _ids(self, engine: Engine, text: str, special: bool) -> npt.NDArray[np.int32]:
+        ids = engine.ids(text, special)
+        if special or not np.isin(ids, self._control).any():
+            return ids
+        # What is not marked as special in the file, or what merges lead to: written a character at a time.
+        return np.concatenate([self._spelt(id) if id in self._control else np.array([id], np.int32) for id in ids])
+
+    def _spelt(self, id: int) -> npt.NDArray[np.int32]:
+        text = self.token_bytes(id).decode("utf-8", "replace")
+        ids = np.concatenate([self._engine.ids(char, False) for char in text])
+        if np.isin(ids, self._control).any():
+            raise TokenizerError(f"{self.name}: the text {text!r} is a control token (id {id}) and has no other tokens")
+        return ids
 
 
-def _quiet(engine: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """Return an engine that gives all tokens of a text and no others, whatever its file says."""
-    engine.no_truncation()
-    engine.no_padding()
-    return engine
+def read_tokenizer_json(text: bytes, path: str) -> BpeTokenizer:
+    """Return the tokenizer that a ``tokenizer.json`` describes.
+
+    Raises
+    ------
+    TokenizerError
+        It is damaged, none that is read, or asks for what would take very much memory or time.
+    """
+    package(path)
+    described = read_description(text, path)
+    ids = described["model"]["vocab"] | {token["content"]: token["id"] for token in described.get("added_tokens") or []}
+    ends = end_tokens(Path(path).parent, ids.get) if Path(path).name == TOKENIZER else None
+    return BpeTokenizer(described, Path(path).stem, path, ends)
 
 
-def _read_tokens(engine: tokenizers.Tokenizer, decoder: Any, path: str) -> list[bytes | None]:
-    """Return the bytes of every id, which the decoder says how to read."""
+def _read_tokens(engine: Engine, described: dict[str, Any], path: str) -> tuple[list[bytes | None], dict[int, Any]]:
+    """Return the bytes of every id, which the decoder says how to read, and the added tokens."""
+    decoder = described.get("decoder")
     kind = decoder.get("type") if isinstance(decoder, dict) else None
-    in_pieces = kind == "Sequence" and decoder.get("decoders") in (_PIECES, _PIECES[:-1])
+    in_pieces = isinstance(decoder, dict) and kind == "Sequence" and decoder.get("decoders") in (_PIECES, _PIECES[:-1])
     if kind != "ByteLevel" and not in_pieces:
         raise TokenizerError(
             f"{path}: the decoder must be ByteLevel, or take pieces with ▁ and byte fallback as LLaMA's does, so that "
             f"every token has bytes of its own; got {kind or 'none'}"
         )
     alphabet = byte_alphabet()
-    added = {id: token.content for id, token in engine.get_added_tokens_decoder().items()}
-    vocabulary = engine.get_vocab(with_added_tokens=True)
+    vocabulary, added = engine.vocabulary()
+    for token in described.get("added_tokens") or ():
+        if token["content"] not in described["model"]["vocab"] and vocabulary.get(token["content"]) != token["id"]:
+            raise TokenizerError(
+                f"{path}: the added token {token['content']!r:.60} has the id {token['id']}, which does not follow "
+                "those before it"
+            )
     tokens: list[bytes | None] = [None] * (max(vocabulary.values(), default=-1) + 1)
     for token, id in vocabulary.items():
         if id in added:
-            tokens[id] = added[id].encode("utf-8")
+            tokens[id] = added[id].content.encode("utf-8")
         elif in_pieces:
             byte = _BYTE.fullmatch(token)
             tokens[id] = bytes([int(byte[1], 16)]) if byte else token.replace(_BLANK, " ").encode("utf-8")
@@ -122,9 +150,9 @@ def _read_tokens(engine: tokenizers.Tokenizer, decoder: Any, path: str) -> list[
                 tokens[id] = bytes([alphabet[char] for char in token])
             except KeyError as error:
                 raise TokenizerError(
-                    f"{path}: token {token!r} (id {id}) is not byte-level: {error.args[0]!r} stands for no byte"
+                    f"{path}: token {token!r:.60} (id {id}) is not byte-level: {error.args[0]!r} stands for no byte"
                 ) from None
-    return tokens
+    return tokens, added
 
 
 def _without_blank(part: Any) -> Any:
@@ -140,6 +168,11 @@ def _without_blank(part: Any) -> Any:
         for name in part.keys() & {"normalizers", "pretokenizers"}:
             part = part | {name: [left for left in map(_without_blank, part[name]) if left is not None]}
     return part
+
+
+def decoder_of_pieces(blank_first: bool) -> dict[str, Any]:
+    """Return what a ``tokenizer.json`` says of a vocabulary of pieces, where the encoder may put a blank first."""
+    return {"type": "Sequence", "decoders": _PIECES if blank_first else _PIECES[:-1]}
 
 
 def byte_alphabet() -> dict[str, int]:

@@ -22,7 +22,7 @@ class ByteTokenizer(TableTokenizer):
     def __init__(self) -> None:
         super().__init__("bytes", [bytes((byte,)) for byte in range(256)])
 
-    def encode(self, text: str) -> npt.NDArray[np.int32]:
+    def encode(self, text: str, special: bool = True) -> npt.NDArray[np.int32]:
         """Return the UTF-8 bytes of `text` as ids, int32."""
         return self.encode_bytes(self._utf8(text))
 

@@ -10,6 +10,8 @@ A table for the first two bytes at once was no faster on English text.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -40,38 +42,32 @@ class TrieTokenizer(TableTokenizer):
 
     Parameters
     ----------
-    path : str
-        A vocabulary file in the format of ``rwkv_vocab_v20230424.txt``.
-
-    Attributes
-    ----------
-    stop_tokens : tuple of int or None
-        What ends a text, if files of a model beside one of that name say it: 0 and what they name.
-
-    Raises
-    ------
-    TokenizerError
-        The file is not such a vocabulary; the message names the line.
+    name : str
+        What messages call it.
+    tokens : list of (bytes or None)
+        The bytes of every id, every single byte among them; id 0 ends a text and is never found in one.
+    control : dict of str to int
+        Ids that are found only with ``special=True``, by the text that stands for them. The World vocabulary has none.
     """
 
-    def __init__(self, path: str) -> None:
-        tokens = read_vocabulary(path)
-        self.reach = max(map(len, tokens))
-        self._slots = pack_trie(tokens)
-        if len(tokens) == _WORLD_TOKENS + 1:
-            super().__init__("rwkv-world", [*tokens, *[None] * (_WORLD_SIZE - len(tokens))], end_of_text=0)
-        else:
-            super().__init__(Path(path).stem, tokens, end_of_text=0)
-        if Path(path).name == WORLD_FILE:
-            # The file gives id 0 no bytes; tokenizers elsewhere have names for it.
-            ends = end_tokens(
-                Path(path).parent, lambda name: tokens.index(text) if (text := name.encode()) in tokens else 0
-            )
-            self.stop_tokens = ends and tuple(dict.fromkeys((0, *ends)))
+    def __init__(self, name: str, tokens: list[bytes | None], control: Mapping[str, int] | None = None) -> None:
+        self._control = dict(control or {})
+        hidden = set(self._control.values())
+        self._slots = pack_trie([b"" if id in hidden else token or b"" for id, token in enumerate(tokens)])
+        longest_first = sorted(self._control, key=len, reverse=True)
+        self._marks = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
+        self.reach = None if self._control else max(len(token or b"") for token in tokens)
+        super().__init__(name, tokens, end_of_text=0)
 
-    def encode(self, text: str) -> npt.NDArray[np.int32]:
+    def encode(self, text: str, special: bool = True) -> npt.NDArray[np.int32]:
         """Return the token ids of `text`, int32."""
-        return self.encode_bytes(self._utf8(text))
+        data = self._utf8(text)
+        if self._marks is None or not special:
+            return self.encode_bytes(data)
+        parts = self._marks.split(text)
+        found = [np.array([self._control[part]], np.int32) for part in parts[1::2]]
+        rest = [self.encode_bytes(part.encode("utf-8")) for part in parts[::2]]
+        return np.concatenate([ids for pair in zip(rest, [*found, rest[0][:0]], strict=True) for ids in pair])
 
     def encode_bytes(self, data: bytes) -> npt.NDArray[np.int32]:
         """Return the token ids of `data`, which need not be UTF-8, int32."""
@@ -87,9 +83,29 @@ class TrieTokenizer(TableTokenizer):
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
+def world_tokenizer(text: bytes, path: str) -> TrieTokenizer:
+    """Return the tokenizer of a vocabulary file in the format of ``rwkv_vocab_v20230424.txt``.
+
+    Raises
+    ------
+    TokenizerError
+        It is not such a vocabulary; the message names the line.
+    """
+    tokens = read_vocabulary(text, path)
+    if len(tokens) == _WORLD_TOKENS + 1:
+        made = TrieTokenizer("rwkv-world", [*tokens, *[None] * (_WORLD_SIZE - len(tokens))])
+    else:
+        made = TrieTokenizer(Path(path).stem, [*tokens])
+    if Path(path).name == WORLD_FILE:
+        # The file gives id 0 no bytes; tokenizers elsewhere have names for it.
+        ends = end_tokens(Path(path).parent, lambda name: tokens.index(t) if (t := name.encode()) in tokens else 0)
+        made.stop_tokens = ends and tuple(dict.fromkeys((0, *ends)))
+    return made
+
+
 def pack_trie(tokens: list[bytes]) -> npt.NDArray[np.uint64]:
-    """Return the slots of the trie of ``tokens[1:]``, read-only."""
-    order = sorted(range(1, len(tokens)), key=tokens.__getitem__)
+    """Return the slots of the trie of ``tokens[1:]``, without the empty ones, read-only."""
+    order = sorted((id for id in range(1, len(tokens)) if tokens[id]), key=tokens.__getitem__)
     text = np.frombuffer(b"".join([tokens[id] for id in order]), np.uint8)
     ends = np.zeros(len(order) + 1, np.int64)
     np.cumsum([len(tokens[id]) for id in order], out=ends[1:])

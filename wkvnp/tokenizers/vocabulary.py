@@ -16,6 +16,9 @@ WORLD_FILE = "rwkv_vocab_v20230424.txt"
 # Both carry the file; neither is imported. The second is for Pythons that the first has no wheel for.
 _CARRIERS = ("pyrwkv_tokenizer", "rwkv")
 
+# All tokens together; those of World have 0.5 MB.
+_MOST_BYTES = 1 << 22
+
 _LINE = re.compile(
     r"""([0-9]{1,9})[ ]                              # id
         (b?)(?: '([^'\\\r]*(?:\\.[^'\\\r]*)*)'       # literal in single ...
@@ -42,13 +45,15 @@ def installed_world_vocabulary() -> str:
     )
 
 
-def read_vocabulary(path: str) -> list[bytes]:
-    """Read a vocabulary file; return the bytes of every id, with ``b""`` for id 0.
+def read_vocabulary(data: bytes, path: str) -> list[bytes]:
+    """Return the bytes of every id of a vocabulary file, with ``b""`` for id 0.
 
     Parameters
     ----------
+    data : bytes
+        What is in the file, in the format above; lines end in LF or CRLF.
     path : str
-        File in the format above; lines end in LF or CRLF.
+        What messages call it.
 
     Returns
     -------
@@ -61,17 +66,18 @@ def read_vocabulary(path: str) -> list[bytes]:
         Naming the file and the line, when it is anything else.
     """
     tokens = [b""]
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_lines(data, path), 1):
         try:
             tokens.append(_token(line, number))
         except ValueError as error:
             raise TokenizerError(f"{path}, line {number}: {error}") from None
-    _check(tokens, path)
+    check_tokens(tokens, path, "line")
     return tokens
 
 
-def _lines(path: str) -> list[str]:
-    data = Path(path).read_bytes()
+def _lines(data: bytes, path: str) -> list[str]:
+    if len(data) > 2 * _MOST_BYTES:
+        raise TokenizerError(f"{path}: {len(data)} bytes are too many for a vocabulary (limit {2 * _MOST_BYTES})")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -90,7 +96,7 @@ def _token(line: str, number: int) -> bytes:
         raise ValueError(f"must be an id, a Python string literal and a length; got {line[:80]!r}")
     id, prefix, single, double, length = match.groups()
     body = double if single is None else single
-    token = _bytes_body(body) if prefix else _str_body(body)
+    token = literal_bytes(body) if prefix else _str_body(body)
     if int(id) != number:
         raise ValueError(f"ids must count up from 1 without gaps; expected {number}, got {id}")
     if not token or int(length) != len(token):
@@ -104,7 +110,8 @@ def _str_body(body: str) -> bytes:
     return body.encode("utf-8")  # a lone surrogate raises UnicodeEncodeError, a ValueError
 
 
-def _bytes_body(body: str) -> bytes:
+def literal_bytes(body: str) -> bytes:
+    """Return what a Python literal of bytes stands for, given without its quotes; a ValueError says what is wrong."""
     if not body.isascii():
         raise ValueError(f"a bytes literal must be ASCII with \\x escapes; got b'{body[:80]}'")
     return _BYTES_ESCAPE.sub(_character, body).encode("latin-1")
@@ -119,16 +126,26 @@ def _character(escape: re.Match[str]) -> str:
     return _SHORT[escape[4]]
 
 
-def _check(tokens: list[bytes], path: str) -> None:
+def check_tokens(tokens: list[bytes], source: str, unit: str) -> None:
+    """Check that no two tokens are alike, and that every text can be encoded; ids without a token are empty.
+
+    Raises
+    ------
+    TokenizerError
+        Naming the `unit` of the `source`: line or id.
+    """
+    size = sum(map(len, tokens))
+    if size > _MOST_BYTES:
+        raise TokenizerError(f"{source}: its tokens have {size} bytes; at most {_MOST_BYTES} are read")
     known = set(tokens)
     if len(known) < len(tokens):
         first: dict[bytes, int] = {}
         for number, token in enumerate(tokens):
-            if first.setdefault(token, number) < number:
-                raise TokenizerError(f"{path}, line {number}: {token!r} is already on line {first[token]}")
+            if token and first.setdefault(token, number) < number:
+                raise TokenizerError(f"{source}, {unit} {number}: {token!r:.60} is already on {unit} {first[token]}")
     missing = [byte for byte in range(256) if bytes((byte,)) not in known]
     if missing:
         raise TokenizerError(
-            f"{path}, line {len(tokens) - 1}: the vocabulary ends without {len(missing)} of the 256 single bytes, "
+            f"{source}, {unit} {len(tokens) - 1}: the vocabulary ends without {len(missing)} of the 256 single bytes, "
             f"the first being {bytes(missing[:1])!r}; text with them could not be encoded"
         )
