@@ -26,7 +26,7 @@ _COMPUTED = {"float32", "int8", "int4"}  # kernels for other dtypes would be com
 
 
 def read_model(path: Path) -> bool:
-    """Read every tensor, describe the file, load the model, and feed it a token."""
+    """Read every tensor, describe the file, load the model, and feed it tokens."""
     open_checkpoint(path)
     return _all(path, (_read_tensors, _describe, _load))
 
@@ -122,8 +122,17 @@ def _load(path: Path) -> None:
         for part in (array.codes, array.scales) if isinstance(array, Quantised) else (array,):
             _touch(part)
     if {str(array.dtype) for array in weights.values()} <= _COMPUTED:
-        logits, _ = model([0])
-        assert logits.shape == (model.config.vocab_size,), f"logits have the shape {logits.shape}"
+        _compute(model)
+        for dtype in ("float16", "int8"):  # which not every model can be kept in
+            with contextlib.suppress(WkvnpError):
+                wkvnp.load(path, dtype=dtype)
+
+
+def _compute(model: wkvnp.Model) -> None:
+    """Feed two tokens at once, and then one."""
+    logits, state = model([0, 0])
+    logits, _ = model([0], state)
+    assert logits.shape == (model.config.vocab_size,), f"logits have the shape {logits.shape}"
 
 
 def _read_metadata(path: Path) -> None:

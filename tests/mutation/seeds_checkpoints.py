@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import ggmf_writer
 import numpy as np
@@ -78,7 +80,30 @@ def torch_files() -> list[Seed]:
         for name, (key, offset, array) in top.items()
     }
     data = torch_file({"epoch": 3, "lr": 1e-4, "state_dict": state, "args": {"a": [1, (2, None)]}}, storages)
-    return [*seeds, one_file("m.pth", data, torch_edits.edited)]
+    seeds.append(one_file("m.pth", data, torch_edits.edited))
+    with mock.patch.multiple(zipfile, ZIP64_LIMIT=20, ZIP_FILECOUNT_LIMIT=1):
+        wide = weights_file(saved("rwkv4")[0])
+    return [*seeds, one_file("m.pth", wide, torch_edits.edited_directory), _views()]
+
+
+def _views() -> Seed:
+    """Return a seed whose inputs are tensors with any shape, strides and offset in storages of 24 numbers."""
+    dtypes = {"float32": 4, "bfloat16": 2, "int64": 8, "bool": 1}
+
+    def drawn(rng: random.Random, usual: tuple[int, ...], odd: tuple[int, ...]) -> int:
+        return rng.choice(odd if rng.random() < 0.05 else usual)
+
+    def file(rng: random.Random, count: int) -> Files:
+        top = {}
+        for name in "ab"[:count]:
+            shape = tuple(drawn(rng, (1, 1, 2, 3, 4), (0, 6, 24, -1)) for _ in range(rng.choice((0, 1, 2, 2, 3))))
+            strides = tuple(drawn(rng, (0, 1, 1, 2, 4, 8), (12, 24, -1, 2**62)) for _ in shape)
+            offset = drawn(rng, (0, 0, 1, 2, 16), (20, 23, 24, 25, -1, 2**62))
+            dtype, stated = rng.choice(list(dtypes)), drawn(rng, (24,), (12, 0, 25, 2**61))
+            top[name] = tensor(dtype, dtype, stated, shape, strides, offset)
+        return {"m.pth": torch_file(top, {dtype: bytes(range(size)) * 24 for dtype, size in dtypes.items()})}
+
+    return Seed(file(random.Random(0), 0), "m.pth", lambda rng: file(rng, 2), complete=False)
 
 
 def safetensors_files() -> list[Seed]:
@@ -172,7 +197,9 @@ def _ggmf(arrays: Arrays, architecture: str, kind: str) -> Seed:
     sizes = (*arrays["emb.weight"].shape, len({name.split(".")[1] for name in arrays if name.startswith("blocks.")}))
 
     def write(changed: Arrays) -> bytes:
-        parameters = [ggmf_writer.header(*sizes, ggmf_writer.TYPES[kind])]
+        table = changed.get("emb.weight")
+        stated = (*table.shape, sizes[2]) if table is not None and table.ndim == 2 else sizes
+        parameters = [ggmf_writer.header(*stated, ggmf_writer.TYPES[kind])]
         for name, array in changed.items():
             which = ggmf_writer.type_of(name, array, kind)
             which = which if which in ("FP32", "FP16") or array.size % 32 == 0 else "FP32"

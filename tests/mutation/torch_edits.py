@@ -51,7 +51,7 @@ def edited(data: bytes, rng: random.Random) -> bytes:
     """Return a changed file."""
     choice = rng.random()
     if choice < 0.2:
-        return byte_edits.edited(data, rng, _spans(data))
+        return edited_directory(data, rng)
     entries = dict(_entries(data))
     pickle = next(name for name in entries if name.endswith("data.pkl"))
     if choice < 0.8:
@@ -63,6 +63,11 @@ def edited(data: bytes, rng: random.Random) -> bytes:
     return archive(entries, zipfile.ZIP_STORED if rng.random() < 0.98 else zipfile.ZIP_DEFLATED)
 
 
+def edited_directory(data: bytes, rng: random.Random) -> bytes:
+    """Return a file with changed bytes, mostly in what the archive says about its entries."""
+    return byte_edits.edited(data, rng, _spans(data))
+
+
 def _spans(data: bytes) -> byte_edits.Spans:
     """Return where the directory, its end record, and the first bytes of every entry are."""
     directory = max(data.find(b"PK\1\2"), 0)
@@ -70,7 +75,7 @@ def _spans(data: bytes) -> byte_edits.Spans:
     while 0 <= at < directory and len(heads) < 100:
         heads.append((at, at + 60))
         at = data.find(b"PK\3\4", at + 1)
-    return [(directory, len(data)), (len(data) - 22, len(data)), *heads[:3]]
+    return [(directory, len(data)), (len(data) - 100, len(data)), *heads[:3]]
 
 
 @functools.lru_cache(64)
