@@ -28,7 +28,7 @@ _COMPUTED = {"float32", "int8", "int4"}  # kernels for other dtypes would be com
 def read_model(path: Path) -> bool:
     """Read every tensor, describe the file, load the model, and feed it tokens."""
     open_checkpoint(path)
-    return _all(path, (_read_tensors, _describe, _load))
+    return _all(path, (_read_tensors, _describe, _load, _convert))
 
 
 def read_gguf(path: Path) -> bool:
@@ -40,7 +40,7 @@ def read_gguf(path: Path) -> bool:
 
 def read_folder(path: Path) -> bool:
     """Read a folder's model, whose tensors are as they were, its vocabulary and what ends a text."""
-    accepted = _all(path, (_describe, _load))
+    accepted = _all(path, (_load_and_describe,))
     _all(path, (_read_vocabulary, has_chat_template))
     return accepted
 
@@ -123,9 +123,18 @@ def _load(path: Path) -> None:
             _touch(part)
     if {str(array.dtype) for array in weights.values()} <= _COMPUTED:
         _compute(model)
-        for dtype in ("float16", "int8"):  # which not every model can be kept in
-            with contextlib.suppress(WkvnpError):
-                wkvnp.load(path, dtype=dtype)
+
+
+def _convert(path: Path) -> None:
+    """Load the model in other dtypes, which not every model can be kept in."""
+    for dtype in ("float16", "int8"):
+        with contextlib.suppress(WkvnpError):
+            wkvnp.load(path, dtype=dtype)
+
+
+def _load_and_describe(path: Path) -> None:
+    _load(path)
+    _describe(path)
 
 
 def _compute(model: wkvnp.Model) -> None:
