@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .campaign import LIMIT, Report, run
@@ -18,29 +19,24 @@ _SHOWN = 3
 def main() -> int:
     """Run campaigns; return 1 if an input failed."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the worker and its folder go too
     failed = 0
     for name in arguments.format or FORMATS:
-        numbers = (
-            range(arguments.first, arguments.first + arguments.inputs) if arguments.only is None else arguments.only
-        )
-        report = run(
-            FORMATS[name], arguments.seed, numbers, limit=arguments.limit, progress=_progress(name, len(numbers))
-        )
-        print(
-            f"{name}: {report.inputs:,} inputs, {report.accepted:,} accepted, {len(report.failures):,} failures",
-            flush=True,
-        )
+        first = arguments.first
+        numbers = arguments.only or range(first, first + arguments.inputs)
+        show = _progress(name, len(numbers))
+        report = run(FORMATS[name], arguments.seed, numbers, limit=arguments.limit, progress=show)
+        print(_counted(name, report), flush=True)
         for group in report.alike():
-            print(f"  {len(group)} times")
-            for failure in group[:_SHOWN]:
-                print(f"  {failure}")
-                if arguments.keep and failure.number >= 0:
-                    _keep(arguments.keep, name, arguments.seed, failure.number)
-        if arguments.keep and arguments.only:
-            for number in arguments.only:
-                _keep(arguments.keep, name, arguments.seed, number)
+            print(f"  {len(group)} times", *group[:_SHOWN], sep="\n  ")
+        if arguments.keep:
+            _keep(arguments.keep, name, arguments.seed, arguments.only or [f.number for f in report.failures])
         failed += len(report.failures)
     return 1 if failed else 0
+
+
+def _counted(name: str, report: Report) -> str:
+    return f"{name}: {report.inputs:,} inputs, {report.accepted:,} accepted, {len(report.failures):,} failures"
 
 
 def _arguments() -> argparse.Namespace:
@@ -68,20 +64,19 @@ def _progress(name: str, count: int) -> Callable[[Report], None]:
         return lambda report: None
 
     def show(report: Report) -> None:
-        text = (
-            f"{name}: {report.inputs:,} of {count:,}, {report.accepted:,} accepted, {len(report.failures):,} failures"
-        )
-        print(f"\r\x1b[K{text}", end="\r" if report.inputs < count else "", file=sys.stderr, flush=True)
+        end = "\r" if report.inputs < count else ""
+        print(f"\r\x1b[K{_counted(name, report)}, of {count:,}", end=end, file=sys.stderr, flush=True)
 
     return show
 
 
-def _keep(folder: Path, name: str, seed: int, number: int) -> None:
-    """Write the files of an input into a folder of its own."""
-    place = folder / f"{name}-{seed}-{number}"
-    place.mkdir(parents=True, exist_ok=True)
-    files, _ = made(FORMATS[name].seeds(), name, seed, number)
-    write(place, files)
+def _keep(folder: Path, name: str, seed: int, numbers: Iterable[int]) -> None:
+    """Write the files of inputs, each into a folder of its own."""
+    seeds = FORMATS[name].seeds()
+    for number in numbers:
+        place = folder / f"{name}-{seed}-{number}"
+        place.mkdir(parents=True, exist_ok=True)
+        write(place, made(seeds, name, seed, number)[0])
 
 
 if __name__ == "__main__":

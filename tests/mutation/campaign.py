@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .seed import Format
-from .worker import WARMING, work
+from .worker import LOG, WARMING, work
 
 LIMIT = 5.0
 """Seconds that one input may take."""
@@ -41,7 +41,7 @@ class Failure:
         return f"python -m tests.mutation --format {self.format} --seed {self.seed} --only {self.number}"
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.detail}\n    {self.command}"
+        return f"{self.kind}: {self.detail}" + (f"\n    {self.command}" if self.number >= 0 else "")
 
 
 @dataclass
@@ -90,9 +90,10 @@ def run(
         Called with the report, a few times a second.
     """
     report, left, slow = Report(), list(numbers), WARMING
-    with tempfile.TemporaryDirectory() as folder:
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="wkvnp-mutation-", dir=memory) as folder:
         while left:
-            worker = _Worker(format, seed, left, Path(folder, "log"))
+            worker = _Worker(format, seed, left, Path(folder))
             try:
                 ending = worker.watch(limit, report, progress)
             finally:
@@ -115,12 +116,12 @@ def run(
 class _Worker:
     """A process that reads inputs, and what is known about it."""
 
-    def __init__(self, format: Format, seed: int, numbers: Sequence[int], log: Path) -> None:
+    def __init__(self, format: Format, seed: int, numbers: Sequence[int], folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self._at: Any = context.RawArray("q", [WARMING, 0])
         self._pipe, theirs = context.Pipe(duplex=False)
-        self._format, self._seed, self._numbers, self._log = format.name, seed, numbers, log
-        arguments = (format, seed, numbers, self._at, theirs, str(log))
+        self._format, self._seed, self._numbers, self._log = format.name, seed, numbers, folder / LOG
+        arguments = (format, seed, numbers, self._at, theirs, folder)
         self._process = context.Process(target=work, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
@@ -146,6 +147,7 @@ class _Worker:
                 if kind not in ("done", "seed"):
                     report.failures.append(Failure(self._format, self._seed, self._numbers[position], kind, detail))
                 if kind in ("done", "seed", "growth"):
+                    self._process.join(10)
                     return "done", detail
             if ended:
                 return "crash", self._last_words()
@@ -160,8 +162,6 @@ class _Worker:
 
     def end(self) -> None:
         """Let go of the process."""
-        if self._process.exitcode is None and self.position >= 0:
-            self._process.join(10)
         self._process.kill()
         self._process.join()
         self._pipe.close()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import gc
+import multiprocessing
 import os
 import shutil
 import sys
-import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,11 @@ GROWTH = 500 << 20
 _ADDRESSES = 2 << 30
 """Beyond its size then, it gets no more memory than this: a larger request is a MemoryError, and a failure."""
 WARMING = -1
+"""The position before the first."""
+LOG = "log"
 
 
-def work(format: Format, seed: int, numbers: Sequence[int], at: Any, parent: Connection, log: str) -> None:
+def work(format: Format, seed: int, numbers: Sequence[int], at: Any, parent: Connection, folder: Path) -> None:
     """Read inputs; send ``(position, kind, detail)`` for each that failed, and one of the kind ``"done"`` at the end.
 
     Parameters
@@ -44,43 +45,38 @@ def work(format: Format, seed: int, numbers: Sequence[int], at: Any, parent: Con
     at : shared array of two int64
         The position in `numbers` of the input that is being read, and how many were accepted.
     parent : Connection
-    log : str
-        File for what native code says before it dies.
+    folder : Path
+        Where the inputs are written, and in the file `LOG` what native code says before it dies.
     """
-    with open(log, "wb", buffering=0) as file:
+    with open(folder / LOG, "wb", buffering=0) as file:
         os.dup2(file.fileno(), 2)
     faulthandler.enable(all_threads=False)
     warnings.simplefilter("ignore")
-    with _folder() as folder:
-        seeds = format.seeds()
-        for number, each in enumerate(seeds):
-            accepted, failure = _read(format, folder, each.files, each.opened)
-            if failure or accepted != each.complete:
-                must = "accepted" if each.complete else "refused"
-                parent.send(
-                    (WARMING, "seed", f"seed {number} must be {must}; {failure[1] if failure else 'it is not'}")
-                )
-                return
-        size = _limited()
-        for position, number in enumerate(numbers):
-            at[0] = position
-            accepted, failure = _read(format, folder, *made(seeds, format.name, seed, number))
-            at[1] += accepted
-            if failure:
-                parent.send((position, *failure))
-            if (grown := _peak() - size) > GROWTH:
-                parent.send((position, "growth", f"the process grew by {grown >> 20} MB"))
-                return
+    seeds = format.seeds()
+    for number, each in enumerate(seeds):
+        accepted, failure = _read(format, folder, each.files, each.opened)
+        if failure or accepted != each.complete:
+            must = "accepted" if each.complete else "refused"
+            parent.send((WARMING, "seed", f"seed {number} must be {must}; {failure[1] if failure else 'it is not'}"))
+            return
+    size = _limited()
+    for position, number in enumerate(numbers):
+        at[0] = position
+        accepted, failure = _read(format, folder, *made(seeds, format.name, seed, number))
+        at[1] += accepted
+        if failure:
+            parent.send((position, *failure))
+        if (grown := _peak() - size) > GROWTH:
+            parent.send((position, "growth", f"the process grew by {grown >> 20} MB"))
+            return
+        if position % 100 == 0 and _is_orphan():
+            return
     parent.send((len(numbers), "done", ""))
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    """Make a folder for the inputs, in memory where there is such a place."""
-    memory = Path("/dev/shm")
-    place = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="wkvnp-mutation-", dir=place) as folder:
-        yield Path(folder)
+def _is_orphan() -> bool:
+    process = multiprocessing.parent_process()
+    return process is not None and not process.is_alive()
 
 
 def write(folder: Path, files: Files) -> None:
