@@ -12,24 +12,8 @@ from .byte_edits import NUMBERS
 from .byte_edits import edited as edited_bytes
 
 STRINGS = ("", " ", "\0", "a" * 300, "\u2581", "\ud800", "\U0010ffff", "\ufeff", "null", "-1", "1e999", "../x", "NaN")
-VALUES = (
-    None,
-    True,
-    False,
-    -1,
-    -(2**63),
-    0.5,
-    -0.0,
-    1e-320,
-    1e308,
-    [],
-    {},
-    [[]],
-    [None],
-    {"a": None},
-    *NUMBERS,
-    10**30,
-)
+VALUES = (None, True, False, -1, -(2**63), 0.5, -0.0, 1e-320, 1e308, [], {}, [[]], [None], {"a": None}, *NUMBERS)
+VALUES += (10**30, 10**400)
 
 
 def edited(value: Any, rng: random.Random, words: Sequence[Any] = ()) -> Any:

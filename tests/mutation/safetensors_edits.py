@@ -6,6 +6,7 @@ import json
 import random
 
 from . import byte_edits, json_edits
+from .configuration_values import CONFIGURED
 
 _WORDS = (
     "F32",
@@ -34,8 +35,13 @@ def edited(data: bytes, rng: random.Random) -> bytes:
         return byte_edits.edited(data, rng, ((0, 8), (8, 8 + length), (8, 8 + length)))
     header = json.loads(data[8 : 8 + length])
     tail = data[8 + length :]
-    if rng.random() < 0.3:
+    choice = rng.random()
+    described = header.get("__metadata__", {}).get("config")
+    if choice < 0.3:
         _reinterpret(header, rng)
+    elif choice < 0.5 and described is not None:
+        text = json_edits.written(json_edits.edited(json.loads(described), rng, CONFIGURED), rng)
+        header["__metadata__"]["config"] = text.decode("utf-8", "replace")
     else:
         header = json_edits.edited(header, rng, _WORDS)
     text = json_edits.written(header, rng)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import byte_edits, json_edits, vocabulary_edits
+from .configuration_values import CONFIGURED
 from .seed import Files, Seed, one_file
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -143,19 +144,6 @@ def _described(value: dict[str, Any], rng: random.Random) -> Files:
     return {"tokenizer.json": json_edits.written(json_edits.edited(value, rng, _PARTS), rng)}
 
 
-_FIELDS: tuple[Any, ...] = (
-    "llama", "mistral", "qwen2", "qwen3", "mamba", "mamba2", "falcon_mamba", "rwkv", "qwen3_next", "gpt2", "silu",
-    "gelu",
-    "float16", "bfloat16", "float64", "torch.float16", "default", "linear", "dynamic", "yarn", "longrope", "llama3",
-    {"rope_type": "linear", "factor": 2.0}, {"type": "dynamic", "factor": 4.0}, {"rope_type": "default"}, {"factor": 2},
-    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 0, "beta_slow": 0},
-    {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [], "factor": 8.0},
-    {"rope_type": "llama3", "factor": 0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}, ["full_attention"], [1, 2],
-    ["<s>"],
-    {"content": "</s>", "lstrip": False}, {"content": 3}, "</s>", "auto", {"text_config": {}}, {"quant_method": "gptq"},
-)  # fmt: skip
-
-
 def config_folders() -> list[Seed]:
     """Return the tiny models of the golden folders, with what else a folder has."""
     return [
@@ -185,6 +173,6 @@ def _folder(golden: Path) -> Seed:
         name = rng.choice(("config.json", "config.json", "config.json", *values))
         if rng.random() < 0.05:
             return {**files, name: byte_edits.edited(files[name], rng)}
-        return {**files, name: json_edits.written(json_edits.edited(values[name], rng, _FIELDS), rng)}
+        return {**files, name: json_edits.written(json_edits.edited(values[name], rng, CONFIGURED), rng)}
 
     return Seed(files, "", mutate)

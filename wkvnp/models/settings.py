@@ -18,6 +18,7 @@ from ..checkpoints.tensors import quoted
 from ..errors import CheckpointError
 
 _LARGEST_FILE = 1 << 22
+_SMALLEST, _LARGEST = 1e-30, 1e30
 # fmt: off
 _HARMLESS = frozenset((
     "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal", "_commit_hash",
@@ -95,6 +96,8 @@ class Settings:
         number: Any = default if value is None else value
         if type(number) not in (int, float) or not 0 < number < math.inf:
             raise self.fault(name, "a number above 0")
+        if not _SMALLEST <= number <= _LARGEST:  # what is computed from it would be infinite, or not a number
+            raise self.fault(name, f"a number from {_SMALLEST} to {_LARGEST}")
         return float(number)
 
     def flag(self, name: str, default: bool = False) -> bool:
