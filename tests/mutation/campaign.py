@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .seed import Format
-from .worker import LOG, WARMING, work
+from .worker import LOG, WARMING, place_of, work
 
 LIMIT = 5.0
 """Seconds that one input may take."""
@@ -186,8 +186,6 @@ class _Worker:
         code = self._process.exitcode
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
         text = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
-        frames = re.findall(r'File "(.*?)", line (\d+) in (\S+)', text)
-        ours = [frame for frame in frames if "wkvnp" in Path(frame[0]).parts] or frames
-        place = f" ({'/'.join(Path(ours[0][0]).parts[-3:])}:{ours[0][1]} in {ours[0][2]})" if ours else ""
+        place = place_of(re.findall(r'File "(.*?)", line (\d+) in (\S+)', text))
         said = [line for line in text.splitlines() if line and not line.startswith((" ", "Current", "Thread", "Fatal"))]
         return f"{how}{': ' + said[-1][:200] if said else ''}{place}"

@@ -6,8 +6,10 @@ import faulthandler
 import gc
 import multiprocessing
 import os
+import re
 import shutil
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import wkvnp
 from wkvnp.errors import WkvnpError
 
 from .seed import Files, Format, made
@@ -87,9 +90,7 @@ def write(folder: Path, files: Files) -> None:
 
 def _read(format: Format, folder: Path, files: Files, opened: str) -> tuple[bool, tuple[str, str] | None]:
     """Return whether an input was accepted, and what was wrong with how it was read, in kind and detail."""
-    place = folder / "input"  # made anew: files that are still mapped must not change
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
+    place = Path(tempfile.mkdtemp(dir=folder))  # a new one: files that are still mapped must not change
     write(place, files)
     try:
         return format.read(place / opened if opened else place), None
@@ -101,19 +102,29 @@ def _read(format: Format, folder: Path, files: Files, opened: str) -> tuple[bool
         return False, ("exception", _described(error))
     finally:
         gc.collect(0)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _described(error: BaseException) -> str:
     """Return one line: the exception, and where in the package it came from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "wkvnp" in Path(frame.filename).parts] or frames
-    last = ours[-1]
+    frames = [(frame.filename, str(frame.lineno), frame.name) for frame in traceback.extract_tb(error.__traceback__)]
     text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {text} ({'/'.join(Path(last.filename).parts[-3:])}:{last.lineno} in {last.name})"
+    return f"{type(error).__name__}: {text}{place_of(frames[::-1])}"
+
+
+def place_of(frames: Sequence[tuple[str, str, str]]) -> str:
+    """Return the first of (file, line, function), the innermost first, that is in the package, or just the first."""
+    package = Path(wkvnp.__file__).parent
+    ours = [frame for frame in frames if Path(frame[0]).is_relative_to(package)] or list(frames)
+    return f" ({'/'.join(Path(ours[0][0]).parts[-3:])}:{ours[0][1]} in {ours[0][2]})" if ours else ""
 
 
 def _peak() -> int:
-    """Return the largest number of bytes that the process has had in memory."""
+    """Return the largest number of bytes that the process has had in memory; 0 where that is not told."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    if found is not None:
+        return int(found[1]) << 10
     if resource is None:
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
