@@ -23,6 +23,8 @@ LIMIT = 5.0
 _WARM_UP = 900.0
 """Seconds for all seeds: the first time, kernels are compiled."""
 _LOOK = 0.2
+_FRAMES = (" ", "Current", "Thread", "Stack", "stack", "Fatal", "Extension modules", "note:")
+"""How the lines begin in which Python and Rust say where they were when they died."""
 
 
 @dataclass(frozen=True)
@@ -187,5 +189,5 @@ class _Worker:
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
         text = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
         place = place_of(re.findall(r'File "(.*?)", line (\d+) in (\S+)', text))
-        said = [line for line in text.splitlines() if line and not line.startswith((" ", "Current", "Thread", "Fatal"))]
+        said = [line for line in text.splitlines() if line and not line.startswith(_FRAMES)]
         return f"{how}{': ' + said[-1][:200] if said else ''}{place}"

@@ -81,9 +81,8 @@ def _nudge(holder: Any, key: Any, rng: random.Random, known: Any) -> None:
     if isinstance(value, bool):
         holder[key] = not value
     elif isinstance(value, int | float):
-        holder[key] = rng.choice(
-            (value + 1, value - 1, value * 2, -value, value / 2, value // 2, float(value), str(value))
-        )
+        other = float(value) if abs(value) < 1e300 else value
+        holder[key] = rng.choice((value + 1, value - 1, value * 2, -value, value // 2, value // 3, other, str(value)))
     elif isinstance(value, str):
         at = rng.randrange(len(value) + 1)
         holder[key] = rng.choice(

@@ -21,7 +21,7 @@ from wkvnp.tokenizers.folder import has_chat_template
 
 from .seeds_states import model_of
 
-TEXTS = ("the th\n", "  a\0é日本 <s></s>'s", "")
+TEXTS = ("the th\n", "  a\0é日本 <s></s>'s", "a" * 40 + "c", "")
 _COMPUTED = {"float32", "int8", "int4"}  # kernels for other dtypes would be compiled within the time of one input
 
 

@@ -100,32 +100,62 @@ def _byte_level() -> dict[str, Any]:
     }
 
 
-_PARTS: tuple[Any, ...] = (
-    {"type": "NFKC"}, {"type": "Lowercase"}, {"type": "StripAccents"}, {"type": "Nmt"}, {"type": "Strip"},
-    {"type": "Replace", "pattern": {"Regex": "(a|a)*$"}, "content": "aa" * 500},
-    {"type": "Replace", "pattern": {"String": ""}, "content": "x"},
-    {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
-    {"type": "Prepend", "prepend": "x" * 1000}, {"type": "Prepend", "prepend": ""}, {"type": "ByteLevel"},
-    {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
-     "strip_accents": None, "lowercase": True},
-    {"type": "Whitespace"}, {"type": "Digits", "individual_digits": True}, {"type": "UnicodeScripts"},
-    {"type": "Punctuation", "behavior": "Isolated"}, {"type": "CharDelimiterSplit", "delimiter": "a"},
-    {"type": "Split", "pattern": {"Regex": "((a+)+)+b"}, "behavior": "Removed", "invert": True},
-    {"type": "Split", "pattern": {"String": ""}, "behavior": "MergedWithNext", "invert": False},
-    {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
-    {"type": "Metaspace", "replacement": "", "add_prefix_space": True}, {"type": "Sequence", "normalizers": []},
-    {"type": "Sequence", "pretokenizers": []}, {"type": "Sequence", "decoders": []},
-    {"type": "Sequence", "processors": []},
-    {"type": "WordPiece", "prefix": "##", "cleanup": True}, {"type": "CTC"}, {"type": "BPEDecoder", "suffix": "</w>"},
-    {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}, {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0},
-    {"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": 5, "byte_fallback": True},
-    {"type": "BPE", "vocab": {}, "merges": []},
-    {"type": "WordPiece", "vocab": {"a": 2**32 - 1}, "unk_token": "a", "continuing_subword_prefix": "##"},
-    {"type": "RobertaProcessing", "sep": ["a", 1], "cls": ["b", 2], "trim_offsets": True, "add_prefix_space": True},
-    {"Regex": "("}, {"Regex": "(?i)a{1000}{1000}"}, {"String": ""}, {"id": "B", "type_id": 0}, "BPE",
-    "ByteLevel", "▁", "Ġ",
-    "a", "<s>", ["a", "b"], ["", ""], "a b", "a  b", _added(2**32 - 1, "zz"), _added(5, ""), _added(5, "th"), 0.5, 2.0,
-)  # fmt: skip
+_GROWING = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+_PARTS: dict[str, tuple[Any, ...]] = {
+    "normalizer": (
+        {"type": "NFKC"}, {"type": "Lowercase"}, {"type": "StripAccents"}, {"type": "Nmt"}, {"type": "ByteLevel"},
+        {"type": "Strip", "strip_left": True, "strip_right": True}, {"type": "Sequence", "normalizers": []}, _GROWING,
+        {"type": "Sequence", "normalizers": [_GROWING] * 4}, {"type": "Prepend", "prepend": "x" * 1000},
+        {"type": "Replace", "pattern": {"Regex": "(a|a)*$"}, "content": "aa" * 500}, {"type": "Prepend", "prepend": ""},
+        {"type": "Replace", "pattern": {"String": ""}, "content": "x"},
+        {"type": "Replace", "pattern": {"Regex": ""}, "content": "x"},
+        {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, {"type": "Precompiled", "precompiled_charsmap": ""},
+        {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
+         "lowercase": True},
+    ),
+    "pre_tokenizer": (
+        {"type": "Whitespace"}, {"type": "WhitespaceSplit"}, {"type": "BertPreTokenizer"}, {"type": "UnicodeScripts"},
+        {"type": "Digits", "individual_digits": True}, {"type": "Punctuation", "behavior": "Isolated"},
+        {"type": "CharDelimiterSplit", "delimiter": "a"}, {"type": "Sequence", "pretokenizers": []},
+        {"type": "Split", "pattern": {"Regex": "((a+)+)+b"}, "behavior": "Removed", "invert": True},
+        {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated", "invert": False},
+        {"type": "Split", "pattern": {"Regex": "(?=(a*)*b)"}, "behavior": "Contiguous", "invert": False},
+        {"type": "Split", "pattern": {"String": ""}, "behavior": "MergedWithNext", "invert": False},
+        {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+        {"type": "Metaspace", "replacement": "", "add_prefix_space": True},
+        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    ),
+    "post_processor": (
+        {"type": "Sequence", "processors": []}, {"type": "BertProcessing", "sep": ["a", 1], "cls": ["b", 2**31]},
+        {"type": "RobertaProcessing", "sep": ["a", 1], "cls": ["b", 2], "trim_offsets": True, "add_prefix_space": True},
+        {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}},
+        {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 3,
+         "pair": [], "special_tokens": {}},
+    ),
+    "decoder": (
+        {"type": "WordPiece", "prefix": "##", "cleanup": True}, {"type": "BPEDecoder", "suffix": "</w>"},
+        {"type": "CTC", "pad_token": "a", "word_delimiter_token": "|", "cleanup": True},
+        {"type": "Sequence", "decoders": []}, {"type": "ByteLevel"}, {"type": "Fuse"}, {"type": "ByteFallback"},
+        {"type": "Strip", "content": "a", "start": 2**31, "stop": 2**63}, {"type": "Metaspace", "replacement": "▁"},
+    ),
+    "model": (
+        {"type": "BPE", "vocab": {}, "merges": []}, {"type": "BPE", "vocab": {"a": 2**32 - 1}, "merges": []},
+        {"type": "BPE", "vocab": {"a": 5, "b": 5, "ab": 7}, "merges": [["a", "b"]]},
+        {"type": "BPE", "vocab": {"": 0}, "merges": []},
+        {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
+        {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0},
+        {"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": 5, "byte_fallback": True},
+        {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "a", "continuing_subword_prefix": "##"},
+    ),
+    "added_tokens": (
+        [], [_added(2**32 - 1, "zz")], [_added(5, "")], [_added(5, "th")], [_added(1, "a"), _added(1, "a")],
+        [_added(2**31, "a", special=False)], [_added(0, "é" * 100)], [_added(99, "\0")],
+    ),
+}  # fmt: skip
+"""What may stand in the fields of a ``tokenizer.json``."""
+_WORDS = tuple(part for parts in _PARTS.values() for part in parts)
+_WORDS += ({"Regex": "("}, {"Regex": "(?i)a{1000}{1000}"}, {"String": ""}, {"id": "B", "type_id": 0}, "BPE")
+_WORDS += ("ByteLevel", "▁", "Ġ", "a", "<s>", ["a", "b"], ["", ""], "a b", "a  b", _added(5, "th"), 0.5, 2.0)
 
 
 def tokenizer_files() -> list[Seed]:
@@ -141,7 +171,26 @@ def tokenizer_files() -> list[Seed]:
 
 
 def _described(value: dict[str, Any], rng: random.Random) -> Files:
-    return {"tokenizer.json": json_edits.written(json_edits.edited(value, rng, _PARTS), rng)}
+    if rng.random() < 0.3:
+        value = _with_part(value, rng)
+        if rng.random() < 0.7:
+            return {"tokenizer.json": json.dumps(value).encode()}
+    return {"tokenizer.json": json_edits.written(json_edits.edited(value, rng, _WORDS), rng)}
+
+
+def _with_part(value: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """Return a description with another part in one of its fields, or beside what is there."""
+    field = rng.choice(list(_PARTS))
+    part, before = rng.choice(_PARTS[field]), value[field]
+    lists = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "post_processor": "processors"}
+    lists |= {"decoder": "decoders"}
+    if field == "added_tokens":
+        part = before + part
+    elif field in lists and before is not None and rng.random() < 0.5:
+        part = {"type": "Sequence", lists[field]: rng.choice(([before, part], [part, before]))}
+    elif field == "model" and rng.random() < 0.5:
+        part = before | part
+    return value | {field: part}
 
 
 def config_folders() -> list[Seed]:
