@@ -117,11 +117,10 @@ def _describe(path: Path) -> None:
 def _load(path: Path) -> None:
     model = wkvnp.load(path)
     assert repr(model)
-    weights = flatten(model.weights)
-    for array in weights.values():
+    for array in flatten(model.weights).values():
         for part in (array.codes, array.scales) if isinstance(array, Quantised) else (array,):
             _touch(part)
-    if {str(array.dtype) for array in weights.values()} <= _COMPUTED:
+    if {tensor.dtype for tensor in open_checkpoint(path).tensors.values()} <= _COMPUTED:
         _compute(model)
 
 
