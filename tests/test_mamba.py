@@ -152,7 +152,7 @@ def test_fields_that_say_the_usual_may_be_absent(name: str, changes: dict[str, A
         ("mamba1", {"state_size": 7}, "state_size must be 7, as configured; the tensors have 6"),
         ("mamba1", {"conv_kernel": 4}, "conv_kernel must be 4"),
         ("mamba1", {"intermediate_size": 56}, "intermediate_size must be 56, as configured; the tensors have 84"),
-        ("mamba1", {"expand": 1e308, "intermediate_size": None}, "expand must be smaller"),
+        ("mamba1", {"expand": 1e30, "intermediate_size": None}, "expand must be smaller"),
         ("mamba1", {"use_bias": False}, "use_bias must be true, as there is a tensor 'backbone.*bias'; got false"),
         ("mamba1", {"use_conv_bias": False}, "use_conv_bias must be true"),
         ("mamba1_untied", {"use_conv_bias": True}, r"missing: backbone\.layers\.0\.mixer\.conv1d\.bias"),

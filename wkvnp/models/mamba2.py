@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -251,7 +252,8 @@ def _limits(settings: Settings) -> tuple[float, float]:
     if isinstance(limits, list):
         limits = [math.inf if part == {"__float__": "Infinity"} else part for part in limits]
         if [type(part) in (int, float) for part in limits] == [True, True] and 0 <= limits[0] <= limits[1]:
-            return float(limits[0]), float(limits[1])
+            with suppress(OverflowError):  # an integer of hundreds of digits
+                return float(limits[0]), float(limits[1])
     raise settings.fault("time_step_limit", "two numbers of at least 0, the smaller first")
 
 

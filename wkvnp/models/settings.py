@@ -20,6 +20,7 @@ from ..errors import CheckpointError, ShapeError, UnknownFieldWarning
 from ._known_fields import HARMLESS, MATTERS_WHEN_NULL, MAY_MATTER, NEUTRAL
 
 _LARGEST_FILE = 1 << 22
+_SMALLEST, _LARGEST = 1e-30, 1e30
 SILU = ("silu", "swish")
 """The two names of the activation that all models here have."""
 _OLD_TYPES = {"attention": "full_attention", "mamba": "linear_attention"}
@@ -85,6 +86,8 @@ class Settings:
         number: Any = default if value is None else value
         if type(number) not in (int, float) or not 0 < number < math.inf:
             raise self.fault(name, "a number above 0")
+        if not _SMALLEST <= number <= _LARGEST:  # what is computed from it would be infinite, or not a number
+            raise self.fault(name, f"a number from {_SMALLEST} to {_LARGEST}")
         return float(number)
 
     def flag(self, name: str, default: bool = False) -> bool:
