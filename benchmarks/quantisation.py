@@ -62,7 +62,7 @@ def tensors(model: wkvnp.Model) -> dict[str, Any]:
     """Return the tensors of a model by name."""
     from wkvnp.checkpoints.naming import flatten
 
-    return flatten(model.weights)
+    return flatten(model.stored)
 
 
 def token_by_token(model: wkvnp.Model, tokens: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ def make(architecture: str = "rwkv7", dtype: str = "float32") -> wkvnp.Model:
 
 
 def sources(model: wkvnp.Model, folder: Path) -> list[Path]:
-    arrays = flatten(model.weights)
+    arrays = flatten(model.stored)
     paths = [folder / name for name in ("a.safetensors", "a.pth", "a.bin", "q.bin")]
     model.save(paths[0])
     paths[1].write_bytes(weights_file(arrays))
@@ -65,7 +65,7 @@ def test_models_that_a_configuration_describes(architecture: str, dtype: str | N
 
 
 def test_foreign_names_and_shards_become_one_file_of_original_names(tmp_path: Path) -> None:
-    arrays = flatten(make("rwkv4").weights)
+    arrays = flatten(make("rwkv4").stored)
     words = {"emb.": "embeddings.", ".att.": ".attention.", ".ffn.": ".feed_forward.", "ln0": "pre_ln"}
     letters = {"_k": "_key", "_v": "_value", "_r": "_receptance"}
     foreign = {}
@@ -111,7 +111,7 @@ def test_vectors_stay_and_large_tensors_are_converted_in_pieces(
 
 
 def test_numbers_that_a_dtype_cannot_hold_are_refused(tmp_path: Path) -> None:
-    arrays = dict(flatten(make(dtype="bfloat16").weights))
+    arrays = dict(flatten(make(dtype="bfloat16").stored))
     save_safetensors(tmp_path / "a", arrays)
     for number, fault in ((7e4, True), (6e4, False)):
         large = np.full((59, 96), number, np.float32)
@@ -158,7 +158,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
-    arrays = flatten(make("rwkv5.2").weights)
+    arrays = flatten(make("rwkv5.2").stored)
     data = bytearray(model_file(arrays, "rwkv5.2"))
     at = data.index(b"blocks.1.att.time_decay") + len("blocks.1.att.time_decay")
     data[at : at + 4] = np.float32(1.5).tobytes()
@@ -244,7 +244,7 @@ def test_memory_is_that_of_the_largest_tensor(tmp_path: Path) -> None:
     """96 MB of tensors of at most 8 MB; the source is mapped, and its pages count as ours until they are given back."""
     shapes = {"emb.weight": (2048, 1024), "head.weight": (2048, 1024)}
     base = wkvnp.init("rwkv4", n_layer=1, n_embd=1024, vocab_size=8, rng=0)
-    block = {name: array for name, array in flatten(base.weights).items() if name.startswith("blocks.0.")}
+    block = {name: array for name, array in flatten(base.stored).items() if name.startswith("blocks.0.")}
     rng = np.random.default_rng(0)
     arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
     arrays |= {"ln_out.weight": np.ones(1024, np.float32), "ln_out.bias": np.zeros(1024, np.float32)}

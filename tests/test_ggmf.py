@@ -330,7 +330,7 @@ def test_what_is_no_model() -> None:
 
 def saved(tmp_path: Path, architecture: str) -> tuple[wkvnp.Model, dict[str, np.ndarray]]:
     model = wkvnp.init(architecture, n_layer=2, n_embd=96, vocab_size=59, head_size=32, rng=5)
-    return model, flatten(model.weights)
+    return model, flatten(model.stored)
 
 
 def loaded(tmp_path: Path, data: bytes, **options: float) -> wkvnp.Model:
@@ -361,7 +361,7 @@ def test_smaller_types_are_the_rounded_model(architecture: str, kind: str, tmp_p
     ours = loaded(tmp_path, data)
     assert ours.config.dtype == ("float16" if kind == "FP16" else "float32")
     assert {tensor.stored for tensor in parse(data).tensors.values()} == {None, None if kind == "FP16" else kind}
-    rounded = {name: array.astype(np.float32) for name, array in flatten(ours.weights).items()}
+    rounded = {name: array.astype(np.float32) for name, array in flatten(ours.stored).items()}
     again = loaded(tmp_path, model_file(rounded, architecture))
     tokens = RNG.integers(0, 59, 9)
     assert np.abs(ours(tokens)[0] - again(tokens)[0]).max() <= 1e-5
@@ -419,7 +419,7 @@ def test_trained_models_equal_their_torch_twins(shared_data: Path, name: str) ->
     folder = shared_data / "tiny-rwkv"
     ours = wkvnp.load(folder / f"{name}.ggmf.bin")
     twin = wkvnp.load(folder / f"{name}.pth", group_norm_eps=1e-5 if "5.0" in name else None)
-    left, right = flatten(ours.weights), flatten(twin.weights)
+    left, right = flatten(ours.stored), flatten(twin.stored)
     assert left.keys() == right.keys()
     for tensor, array in left.items():
         if re.search(r"time_decay|time_first", tensor):

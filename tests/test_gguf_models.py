@@ -28,16 +28,16 @@ def model(architecture: str, n_layer: int = 5, n_embd: int = 64, head_size: int 
         architecture, n_layer=n_layer, n_embd=n_embd, vocab_size=96, head_size=head_size, rng=3
     )  # fmt: skip
     rng = np.random.default_rng(4)
-    for name, array in flatten(made.weights).items():
+    for name, array in flatten(made.stored).items():
         if re.search(r"ln\w*\.(weight|bias)$", name):
             array.flags.writeable = True
             array += rng.standard_normal(array.shape, np.float32) * np.float32(0.1)
             array.flags.writeable = False
-    return wkvnp.Model(made.config, made.weights, module_of(architecture).network)  # which has copies of small ones
+    return wkvnp.Model(made.config, made.stored, module_of(architecture).network)  # which has copies of small ones
 
 
 def arrays_of(made: Any) -> Arrays:
-    return {name: np.asarray(array) for name, array in flatten(made.weights).items()}
+    return {name: np.asarray(array) for name, array in flatten(made.stored).items()}
 
 
 WORDS = (

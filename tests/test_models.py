@@ -153,7 +153,7 @@ def test_pure(model: wkvnp.Model) -> None:
             leaf[:] = 7
     model(TOKENS, state=same)
     assert_close(state, kept)
-    for array in flatten(model.weights).values():
+    for array in flatten(model.stored).values():
         assert not array.flags.writeable
 
 
@@ -219,7 +219,7 @@ def test_16_bit_weights_stay_16_bit(model: wkvnp.Model, tmp_path: Path, dtype: s
 
 
 def test_all_tensors_may_be_16_bit(model: wkvnp.Model, tmp_path: Path) -> None:
-    half = {name: narrow(array, BFLOAT16) for name, array in flatten(model.weights).items()}
+    half = {name: narrow(array, BFLOAT16) for name, array in flatten(model.stored).items()}
     metadata = model.config.metadata()
     save_safetensors(tmp_path / "half", half, metadata)
     save_safetensors(tmp_path / "wide", {name: widen(array) for name, array in half.items()}, metadata)
@@ -227,7 +227,7 @@ def test_all_tensors_may_be_16_bit(model: wkvnp.Model, tmp_path: Path) -> None:
 
 
 def test_incomplete_files_are_refused(rwkv: wkvnp.Model, tmp_path: Path) -> None:
-    arrays = flatten(rwkv.weights)
+    arrays = flatten(rwkv.stored)
     path = tmp_path / "m"
 
     def refuse(changed: dict[str, np.ndarray], message: str) -> None:
@@ -244,7 +244,7 @@ def test_incomplete_files_are_refused(rwkv: wkvnp.Model, tmp_path: Path) -> None
 
 
 def test_tensors_that_do_not_fit_the_configuration_are_refused(model: wkvnp.Model, tmp_path: Path) -> None:
-    arrays, path, metadata = flatten(model.weights), tmp_path / "m", model.config.metadata()
+    arrays, path, metadata = flatten(model.stored), tmp_path / "m", model.config.metadata()
     for name in list(arrays)[:: max(1, len(arrays) // 12)]:
         for changed in ({n: a for n, a in arrays.items() if n != name}, arrays | {name: np.zeros((3, 7), np.float32)}):
             save_safetensors(path, changed, metadata)
@@ -255,13 +255,13 @@ def test_tensors_that_do_not_fit_the_configuration_are_refused(model: wkvnp.Mode
 
 @pytest.mark.parametrize(("architecture", "what"), [("transformer", "a Transformer"), ("mamba2", "a Mamba")])
 def test_a_file_that_needs_a_configuration_asks_for_it(architecture: str, what: str, tmp_path: Path) -> None:
-    save_safetensors(tmp_path / "m", flatten(make(architecture).weights), {})
+    save_safetensors(tmp_path / "m", flatten(make(architecture).stored), {})
     with pytest.raises(CheckpointError, match=rf"m: looks like {what} .* put its config\.json beside it"):
         wkvnp.load(tmp_path / "m")
 
 
 def test_heads_must_fill_the_attention_width(tmp_path: Path) -> None:
-    arrays = dict(flatten(make("rwkv7").weights))
+    arrays = dict(flatten(make("rwkv7").stored))
     for n in range(2):
         arrays[f"blocks.{n}.att.r_k"] = np.zeros((3, 8), np.float32)
     save_safetensors(tmp_path / "m", arrays, {})
@@ -270,7 +270,7 @@ def test_heads_must_fill_the_attention_width(tmp_path: Path) -> None:
 
 
 def test_a_bonus_of_either_kind_must_be_there(tmp_path: Path) -> None:
-    arrays = dict(flatten(make("rwkv5.1").weights))
+    arrays = dict(flatten(make("rwkv5.1").stored))
     for n in range(2):
         del arrays[f"blocks.{n}.att.time_faaaa"]
     save_safetensors(tmp_path / "m", arrays, {})
@@ -279,7 +279,7 @@ def test_a_bonus_of_either_kind_must_be_there(tmp_path: Path) -> None:
 
 
 def test_time_first_of_rwkv5_is_a_logarithm(tmp_path: Path) -> None:
-    arrays = dict(flatten(make("rwkv5.0").weights))
+    arrays = dict(flatten(make("rwkv5.0").stored))
     logs = arrays | {}
     for n in range(2):
         bonus = np.abs(arrays[f"blocks.{n}.att.time_faaaa"]) + 0.1
@@ -293,7 +293,7 @@ def test_time_first_of_rwkv5_is_a_logarithm(tmp_path: Path) -> None:
 
 def test_layer_0_of_rwkv7_ignores_its_value_residual(tmp_path: Path) -> None:
     model = make("rwkv7")
-    arrays = dict(flatten(model.weights))
+    arrays = dict(flatten(model.stored))
     for name in ("v0", "v1", "v2"):
         arrays[f"blocks.0.att.{name}"] = arrays[f"blocks.1.att.{name}"]
     save_safetensors(tmp_path / "m", arrays, {})

@@ -246,7 +246,7 @@ def make(architecture: str, dtype: str = "float32", **options: Any) -> wkvnp.Mod
 
 
 def same_weights(a: wkvnp.Model, b: wkvnp.Model) -> None:
-    mine, theirs = flatten(a.weights), flatten(b.weights)
+    mine, theirs = flatten(a.stored), flatten(b.stored)
     assert mine.keys() == theirs.keys()
     for name, array in mine.items():
         if isinstance(array, Quantised):
@@ -273,13 +273,13 @@ def test_files_hold_what_loading_makes(architecture: str, dtype: str, tmp_path: 
     assert again.fingerprint == small.fingerprint != whole.fingerprint
     assert again.config == small.config and repr(again).endswith(f" {dtype}>")
     assert small.n_parameters == whole.n_parameters and small.nbytes == again.nbytes < whole.nbytes
-    quantised = {name for name, array in flatten(small.weights).items() if isinstance(array, Quantised)}
+    quantised = {name for name, array in flatten(small.stored).items() if isinstance(array, Quantised)}
     assert sum("head" in name for name in quantised) == 1 and not any("emb" in name for name in quantised)
     wkvnp.convert(tmp_path / "saved", tmp_path / "copied")
     assert (tmp_path / "copied").read_bytes() == (tmp_path / "saved").read_bytes()
     wkvnp.convert(tmp_path / "saved", tmp_path / "back", dtype="float32")
-    back = flatten(wkvnp.load(tmp_path / "back").weights)
-    for name, array in flatten(small.weights).items():
+    back = flatten(wkvnp.load(tmp_path / "back").stored)
+    for name, array in flatten(small.stored).items():
         np.testing.assert_array_equal(back[name], array.widened() if name in quantised else array)
     same_weights(wkvnp.load(tmp_path / "back"), wkvnp.load(tmp_path / "saved", dtype="float32"))
     logits = [model([3, 1, 4, 1, 5], logits="all")[0] for model in (small, again, wkvnp.load(tmp_path / "back"))]
@@ -303,7 +303,7 @@ def test_decoding_differs_from_prompts_by_the_rounding_of_activations(architectu
 
 def test_a_head_that_was_the_embedding_becomes_a_matrix_of_its_own(tmp_path: Path) -> None:
     whole = make("mamba1")
-    arrays = {name: array for name, array in flatten(whole.weights).items() if name != "lm_head.weight"}
+    arrays = {name: array for name, array in flatten(whole.stored).items() if name != "lm_head.weight"}
     whole.save(tmp_path / "untied")
     metadata = open_checkpoint(tmp_path / "untied").metadata
     fields = json.loads(metadata["config"]) | {"tie_word_embeddings": True}
@@ -312,8 +312,8 @@ def test_a_head_that_was_the_embedding_becomes_a_matrix_of_its_own(tmp_path: Pat
     wkvnp.convert(tmp_path / "tied", tmp_path / "small", dtype="int8")
     small = wkvnp.load(tmp_path / "small")
     same_weights(small, wkvnp.load(tmp_path / "tied", dtype="int8"))
-    table, head = small.weights.backbone.embeddings.weight, small.weights.lm_head.weight
-    np.testing.assert_array_equal(table, tied.weights.backbone.embeddings.weight)
+    table, head = small.stored.backbone.embeddings.weight, small.stored.lm_head.weight
+    np.testing.assert_array_equal(table, tied.stored.backbone.embeddings.weight)
     np.testing.assert_array_equal(head.codes, quantise(table, "int8").codes)
     assert small.n_parameters == tied.n_parameters + table.size
     expected, found = (model([1, 2, 3])[0] for model in (tied, small))
@@ -322,15 +322,15 @@ def test_a_head_that_was_the_embedding_becomes_a_matrix_of_its_own(tmp_path: Pat
 
 def test_other_dtypes_on_the_way(tmp_path: Path) -> None:
     make("rwkv7", "float64").save(tmp_path / "double")
-    kinds = {array.dtype for array in flatten(wkvnp.load(tmp_path / "double", dtype="int8").weights).values()}
+    kinds = {array.dtype for array in flatten(wkvnp.load(tmp_path / "double", dtype="int8").stored).values()}
     assert kinds == {"int8", np.dtype(np.float32)}
     make("rwkv7", "bfloat16").save(tmp_path / "half")
     small = wkvnp.load(tmp_path / "half", dtype="int4")
-    assert small.weights.emb.weight.dtype == BFLOAT16 and small.weights.head.weight.dtype == "int4"
+    assert small.stored.emb.weight.dtype == BFLOAT16 and small.stored.head.weight.dtype == "int4"
     small.save(tmp_path / "small")
-    assert wkvnp.load(tmp_path / "small", dtype="int8").weights.head.weight.dtype == "int8"
+    assert wkvnp.load(tmp_path / "small", dtype="int8").stored.head.weight.dtype == "int8"
     half = wkvnp.load(tmp_path / "small", dtype="bfloat16")
-    np.testing.assert_array_equal(half.weights.head.weight, narrow(small.weights.head.weight.widened(), BFLOAT16))
+    np.testing.assert_array_equal(half.stored.head.weight, narrow(small.stored.head.weight.widened(), BFLOAT16))
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -406,7 +406,7 @@ def test_models_that_are_refused(dtype: str, tmp_path: Path) -> None:
         with pytest.raises(ShapeError, match=f"a: {dtype} needs matrices whose rows are multiples of 32"):
             use()
     model = make("rwkv7")
-    arrays = flatten(model.weights)
+    arrays = flatten(model.stored)
     arrays["head.weight"] = arrays["head.weight"].copy()
     arrays["head.weight"][3, 5] = np.inf
     save_safetensors(tmp_path / "a", arrays, model.config.metadata())
@@ -422,7 +422,7 @@ def convert(folder: Path, dtype: str) -> None:
 
 def test_loading_refuses_numbers_that_float16_does_not_have(tmp_path: Path) -> None:
     model = make("rwkv7")
-    arrays = flatten(model.weights)
+    arrays = flatten(model.stored)
     arrays["emb.weight"] = arrays["emb.weight"].copy()
     arrays["emb.weight"][3, 5] = 65520
     save_safetensors(tmp_path / "a", arrays, model.config.metadata())
@@ -430,7 +430,7 @@ def test_loading_refuses_numbers_that_float16_does_not_have(tmp_path: Path) -> N
         wkvnp.load(tmp_path / "a", dtype="float16")
     arrays["emb.weight"][3, 5] = np.inf  # an infinity that was there before stays one
     save_safetensors(tmp_path / "a", arrays, model.config.metadata())
-    assert np.isinf(wkvnp.load(tmp_path / "a", dtype="float16").weights.emb.weight[3, 5])
+    assert np.isinf(wkvnp.load(tmp_path / "a", dtype="float16").stored.emb.weight[3, 5])
 
 
 # What it costs.

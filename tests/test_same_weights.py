@@ -25,19 +25,19 @@ Write = Callable[[wkvnp.Model, Path], None]
 
 def named(translate: Callable[[Arrays], Arrays]) -> Write:
     """Return what writes safetensors under other names."""
-    return lambda model, path: save_safetensors(path, translate(flatten(model.weights)))
+    return lambda model, path: save_safetensors(path, translate(flatten(model.stored)))
 
 
 def as_pth(model: wkvnp.Model, path: Path) -> None:
-    path.write_bytes(weights_file(flatten(model.weights)))
+    path.write_bytes(weights_file(flatten(model.stored)))
 
 
 def as_ggmf(model: wkvnp.Model, path: Path) -> None:
-    path.write_bytes(model_file(flatten(model.weights), model.config.architecture))
+    path.write_bytes(model_file(flatten(model.stored), model.config.architecture))
 
 
 def as_gguf(model: wkvnp.Model, path: Path) -> None:
-    arrays = flatten(model.weights)
+    arrays = flatten(model.stored)
     written = written_as_rwkv7(arrays) if model.config.architecture == "rwkv7" else written_as_rwkv6(arrays, 0)
     path.write_bytes(write_gguf(metadata_of(model), written))
 
@@ -60,12 +60,12 @@ def make(architecture: str, dtype: str = "float32") -> wkvnp.Model:
     """Make a model of which no two axes have the same length where they may differ, and no norm is a constant."""
     model = wkvnp.init(architecture, n_layer=3, n_embd=96, vocab_size=96, head_size=24, rng=7, dtype=dtype)
     rng = np.random.default_rng(9)
-    for name, array in flatten(model.weights).items():
+    for name, array in flatten(model.stored).items():
         if ".ln" in f".{name}" and array.dtype == np.float32:
             array.flags.writeable = True
             array += np.float32(0.1) * rng.standard_normal(array.shape, np.float32)
             array.flags.writeable = False
-    return wkvnp.Model(model.config, model.weights, module_of(architecture).network)  # which has copies of small ones
+    return wkvnp.Model(model.config, model.stored, module_of(architecture).network)  # which has copies of small ones
 
 
 def logits_of(model: wkvnp.Model) -> np.ndarray:

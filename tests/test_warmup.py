@@ -138,7 +138,8 @@ def test_the_command_says_what_it_did(program: Program) -> None:
     assert second.stderr.count("\n") == 1 and "random" in second.stderr
 
 
-def test_the_command_needs_no_model(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_needs_no_model(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wkvnp.cli.streams.remark._said", set())
     assert main(["warmup"]) == 0
     captured = capfd.readouterr()
     assert captured.out.startswith(("compiled ", "nothing to do"))

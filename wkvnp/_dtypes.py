@@ -1,8 +1,9 @@
 """The dtypes that numbers are stored in, and the one that NumPy lacks.
 
-``BFLOAT16`` is a structured dtype with a single unsigned 16-bit field: arrays of it can be sliced, reshaped,
-copied and saved like any other, and arithmetic on them fails instead of giving garbage. Compiled code sees
-bfloat16 as ``uint16`` and float16 as ``int16`` (`compiled_view`), because Numba has neither type on the CPU.
+``BFLOAT16`` is a structured dtype of two bytes: arrays of it can be sliced, reshaped, copied and saved like any other,
+while arithmetic and conversions fail. With a single field of 16 bits, ``astype`` would convert the bits as an integer.
+NumPy copies structured numbers slowly, so large copies go through `compiled_view`. Compiled code sees bfloat16 as
+``uint16`` and float16 as ``int16``, because Numba has neither type on the CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from .errors import ShapeError
 
-BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+BFLOAT16 = np.dtype([("bfloat16_low", "u1"), ("bfloat16_high", "u1")])
 FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
     "float64": np.dtype("<f8"),
     "float32": np.dtype("<f4"),
@@ -55,7 +56,7 @@ def float_dtype(name: npt.DTypeLike) -> np.dtype[Any]:
 def narrow(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Convert an array of any floating dtype to `dtype`, rounding to nearest even.
 
-    >>> narrow(np.array([1.0, 1.00390625, 3.14159274], np.float32), BFLOAT16)["bfloat16"]
+    >>> narrow(np.array([1.0, 1.00390625, 3.14159274], np.float32), BFLOAT16).view(np.uint16)
     array([16256, 16256, 16457], dtype=uint16)
     """
     dtype = float_dtype(dtype)

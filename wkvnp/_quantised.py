@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._dtypes import aligned, dtype_name, widen
+from ._dtypes import aligned, compiled_view, dtype_name, widen
 
 Array = npt.NDArray[Any]
 
@@ -133,17 +133,18 @@ class Quantised:
 
 def _side_by_side(rows: Array) -> Array:
     """Return rows (O, ...) as blocks (B, ..., 16), with zeros where the last one has none."""
+    dtype, rows = rows.dtype, compiled_view(rows)
     (O, *shape), whole = rows.shape, len(rows) // BESIDE
     blocks = aligned((-(-O // BESIDE), *shape, BESIDE), rows.dtype)
     blocks[:whole] = np.moveaxis(rows[: whole * BESIDE].reshape(whole, BESIDE, *shape), 1, -1)
-    blocks[whole:] = np.zeros((), rows.dtype)
+    blocks[whole:] = 0
     blocks[whole:, ..., : O % BESIDE] = np.moveaxis(rows[whole * BESIDE :], 0, -1)
-    return blocks
+    return blocks.view(dtype)
 
 
 def _in_rows(blocks: Array, outputs: int) -> Array:
     """Return blocks (B, ..., 16) as rows (O, ...), flat but for the outputs."""
-    rows = np.ascontiguousarray(np.moveaxis(blocks, -1, 1))
+    rows = np.ascontiguousarray(np.moveaxis(compiled_view(blocks), -1, 1)).view(blocks.dtype)
     return rows.reshape(len(blocks) * BESIDE, math.prod(blocks.shape[1:-1]))[:outputs]
 
 

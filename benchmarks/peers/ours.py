@@ -52,8 +52,8 @@ class Runner:
 
     def sizes(self) -> dict[str, float]:
         """Return the bytes that a token reads, the multiplications of one in the layers, and those of the head."""
-        blocks = [array for block in self.model.weights.blocks for array in matrices(block.att, block.ffn)]
-        weights = self.model.weights
+        blocks = [array for block in self.model.stored.blocks for array in matrices(block.att, block.ffn)]
+        weights = self.model.stored
         return {
             "bytes": float(self.model.nbytes - weights.emb.weight.nbytes),
             "layers": float(sum(np.prod(array.shape) for array in blocks)),

@@ -33,7 +33,7 @@ def drawn(architecture: str, dtype: str) -> wkvnp.Model:
 
 def sizes(model: wkvnp.Model) -> tuple[int, int, int]:
     """Return the bytes that a token reads, the multiplications of one in the layers, and those of the head."""
-    arrays = flatten(model.weights)
+    arrays = flatten(model.stored)
     table = next(array for name, array in arrays.items() if "emb" in name and array.ndim == 2)
     heads = [array for array in arrays.values() if array.shape == table.shape]  # one: the table is the head too
     layers = sum(array.size for array in arrays.values() if array.ndim >= 2) - len(heads) * table.size

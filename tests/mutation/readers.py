@@ -117,7 +117,7 @@ def _describe(path: Path) -> None:
 def _load(path: Path) -> None:
     model = wkvnp.load(path)
     assert repr(model)
-    for array in flatten(model.weights).values():
+    for array in flatten(model.stored).values():
         for part in (array.codes, array.scales) if isinstance(array, Quantised) else (array,):
             _touch(part)
     if {tensor.dtype for tensor in open_checkpoint(path).tensors.values()} <= _COMPUTED:

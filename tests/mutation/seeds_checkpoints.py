@@ -46,7 +46,7 @@ _tiny = functools.cache(tiny_models.tensors)
 def saved(architecture: str, n_embd: int = 16, dtype: str = "float32") -> tuple[Arrays, dict[str, str]]:
     """Return the tensors and the metadata that a small random model is saved with."""
     made = wkvnp.init(architecture, n_layer=1, n_embd=n_embd, vocab_size=37, head_size=16, rng=0, dtype=dtype)
-    arrays, more = parts(flatten(made.weights))
+    arrays, more = parts(flatten(made.stored))
     return arrays, made.config.metadata() | more
 
 
@@ -224,7 +224,7 @@ def gguf_files() -> list[Seed]:
     seeds = []
     for architecture, write in (("rwkv7", written_as_rwkv7), ("rwkv6", lambda arrays: written_as_rwkv6(arrays, 0))):
         made = model(architecture, n_layer=2, n_embd=16)
-        arrays = {name: np.asarray(array) for name, array in flatten(made.weights).items()}
+        arrays = {name: np.asarray(array) for name, array in flatten(made.stored).items()}
         seeds.append(_gguf(metadata_of(made), write(arrays)))
     for architecture, biases in (("llama", ""), ("qwen2", "qkv")):
         tensors = written_decoder(decoder(biases), architecture == "llama")

@@ -270,8 +270,8 @@ def flatten(instance: Any) -> dict[str, Any]:
 
     Parameters
     ----------
-    instance : dataclass instance
-        Weights of a declared model, or a part of them.
+    instance : dataclass instance, or mapping of str to array
+        Weights of a declared model, or a part of them. A mapping has its names already.
 
     Returns
     -------
@@ -283,6 +283,8 @@ def flatten(instance: Any) -> dict[str, Any]:
     >>> flatten(Norm(weight=1.5, bias=0.5))
     {'weight': 1.5, 'bias': 0.5}
     """
+    if isinstance(instance, Mapping):
+        return dict(instance)
     arrays: dict[str, Any] = {}
 
     def walk(value: Any, path: str) -> None:

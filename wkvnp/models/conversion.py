@@ -38,8 +38,9 @@ def convert(
     target : path
         The safetensors file; an existing file is replaced.
     dtype : {"float32", "bfloat16", "float16", "float64", "int8", "int4"}, optional
-        Convert the matrices, of int8 and int4 the large ones; the rest stays as it is. By default all does, and what
-        other software has quantised becomes float32. Quantised matrices are read twice, for their scales and codes.
+        float32 and float64 convert every tensor, float16 and bfloat16 the matrices, int8 and int4 the large ones; the
+        rest stays as it is. By default all does, and what other software has quantised becomes float32. Quantised
+        matrices are read twice, for their scales and codes.
     ignore : list of str
         Fields that count as if they were not there, as for `wkvnp.load`.
     progress : callable, optional

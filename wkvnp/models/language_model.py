@@ -24,6 +24,7 @@ from .network import Config, Network, activations_dtype
 from .rwkv_layer import tuned_start
 from .sequences import Restore, Tokens, pack, windows
 from .state import State, fingerprint_of
+from .weights import Weights
 
 Array = npt.NDArray[Any]
 
@@ -36,8 +37,11 @@ class Model:
     Attributes
     ----------
     config : Config
-    weights : dataclass
-        The tensors of the checkpoint, as stored; dotted names are those of the original authors.
+    weights : Weights
+        The tensors of the checkpoint as numbers that NumPy computes with, under the names of the original authors.
+    stored : dataclass
+        The same as the model keeps them, for writing files: bfloat16 in a dtype that NumPy refuses to convert, and
+        quantised matrices.
     fingerprint : str
         What its states are recognised by.
     source : Path or None
@@ -56,7 +60,8 @@ class Model:
 
     def __init__(self, config: Config, weights: Any, network: Callable[[Any, Any, np.dtype[Any]], Network]) -> None:
         self.config = config
-        self.weights = weights
+        self.stored = weights
+        self.weights = Weights(weights)
         self.source: Path | None = None
         arrays = flatten(weights)
         self.fingerprint = fingerprint_of(config.metadata(), parts(arrays)[0])
@@ -166,7 +171,7 @@ class Model:
         CheckpointError
             If `path` cannot be written, or something else than a regular file has this name.
         """
-        arrays, more = parts(flatten(self.weights))
+        arrays, more = parts(flatten(self.stored))
         save_safetensors(path, arrays, self.config.metadata() | more)
 
     def _decodes(self, batch: int) -> bool:

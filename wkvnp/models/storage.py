@@ -1,7 +1,8 @@
 """In which dtype the tensors of a model are kept, and the way from one to another.
 
-Converting to a floating dtype changes matrices only. Quantising changes the large ones only: those that every token is
-multiplied by. Embeddings, norms, convolutions, low-rank factors and what a gate or a step is made of stay as they are.
+Converting to float32 or float64 changes every tensor, to float16 or bfloat16 the matrices only: vectors keep the digits
+that the file has. Quantising changes the large matrices only: those that every token is multiplied by. Embeddings,
+norms, convolutions, low-rank factors and what a gate or a step is made of stay as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .._dtypes import FLOAT_DTYPES, dtype_name, narrow, widen
+from .._dtypes import FLOAT_DTYPES, compiled_view, dtype_name, narrow, widen
 from .._quantised import GROUP, QUANTISED, Quantised
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, build, flatten
@@ -60,8 +61,10 @@ def dtype_in(name: str, shape: tuple[int, ...], stored: str, dtype: str) -> str:
         if can_be_quantised(name, shape):
             return dtype
         return "float32" if stored in ("float64", *QUANTISED) else stored
+    if dtype in ("float32", "float64"):
+        return dtype
     vector = len(shape) < 2 or min(shape) == 1 or name.endswith(_SMALL)
-    return stored if vector and dtype != "float64" else dtype
+    return stored if vector else dtype
 
 
 def converted(name: str, array: Array | Quantised, dtype: str, source: str) -> Any:
@@ -91,7 +94,8 @@ def _narrowed(name: str, array: Array, dtype: str, source: str) -> Array:
     before, after = array.reshape(-1), result.reshape(-1)
     for at in range(0, array.size, _PIECE):
         piece = before[at : at + _PIECE]
-        after[at : at + _PIECE] = narrowed = narrow(piece, dtype)
+        narrowed = narrow(piece, dtype)
+        compiled_view(after)[at : at + _PIECE] = compiled_view(narrowed)
         lost = np.isinf(widen(narrowed))
         if lost.any() and (lost & np.isfinite(widen(piece))).any():
             raise CheckpointError(f"{source}: tensor {name} has numbers too large for {dtype}")

@@ -190,7 +190,7 @@ def _by_blocks(x: Array, weight: Array | Quantised, y: Array) -> None:
 
 def embedding(table: Array, tokens: Array) -> Array:
     """Return the rows of `table` (O, I) that `tokens` (M,) name, as float32 (float64 if the table is)."""
-    return widen(table[tokens])
+    return widen(compiled_view(table)[tokens].view(table.dtype))
 
 
 def _wide(weight: Array | Quantised, dtype: np.dtype[Any]) -> Array:
