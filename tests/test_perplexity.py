@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import tracemalloc
 from types import SimpleNamespace
@@ -10,7 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import wkvnp
 from wkvnp.analysis import score
+from wkvnp.checkpoints import save_safetensors
+from wkvnp.checkpoints.naming import flatten
+from wkvnp.cli import main
+from wkvnp.cli.json_text import json_text
 from wkvnp.errors import ShapeError
 from wkvnp.tokenizers import tokenizer
 
@@ -116,6 +122,33 @@ def test_extreme_logits_stay_finite():
     assert score(model, BYTES, "AA").logprobs[0] == 0.0
     result = score(model, BYTES, "AB")
     assert np.isfinite(result.nats) and result.perplexity == math.inf
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "command", [["generate", "Hi", "-n", "2"], ["score", "Hi there"], ["score", "Hi", "--format", "json"]]
+)
+def test_weights_that_are_no_numbers_are_refused(bad, command, tmp_path, capsys):
+    made = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+    arrays = flatten(made.stored) | {"ln_out.bias": np.full(64, bad, np.float32)}
+    save_safetensors(tmp_path / "m.safetensors", arrays, made.config.metadata())
+    words = "logits must be finite or minus infinity, at least one of them finite; their maximum is"
+    with pytest.raises(ShapeError, match=words):
+        score(wkvnp.load(tmp_path / "m.safetensors"), BYTES, "Hi there")
+    capsys.readouterr()
+    assert main([*command, "--model", str(tmp_path / "m.safetensors")]) != 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and words in captured.err
+
+
+def test_json_is_valid_json_for_every_number():
+    text = json_text(
+        {"perplexity": math.inf, "rows": [{"logprob": -math.inf}, {"logprob": math.nan}, {"logprob": -1.5}]}
+    )
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) == {
+        "perplexity": None,
+        "rows": [{"logprob": None}, {"logprob": None}, {"logprob": -1.5}],
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from state_arrays import arrays_of, assert_close
 
 import wkvnp
 from wkvnp._tree import leaves
-from wkvnp.checkpoints import save_safetensors
+from wkvnp.checkpoints import open_checkpoint, save_safetensors
 from wkvnp.checkpoints.naming import flatten
 from wkvnp.errors import StateError
 from wkvnp.models import ARCHITECTURES
@@ -101,6 +101,41 @@ def test_damaged_states_are_refused(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes((tmp_path / "s").read_bytes()[:-5])
     with pytest.raises(StateError):
         wkvnp.load_state(tmp_path / "s", model)
+
+
+def test_malformed_states_of_valid_types_are_refused(model: wkvnp.Model, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    model([[1, 2, 3], [4, 5, 6]])[1].save(path)
+    container = open_checkpoint(path)
+    good = {name: np.array(tensor.read()) for name, tensor in container.tensors.items()}
+    for name, array in good.items():
+        changes = [
+            array.reshape(-1)[0].reshape(()),
+            array[None],
+            array.reshape(-1),
+            array[:1],
+            array[:0],
+            np.concatenate([array, array]),
+            array.astype(np.float16 if array.dtype != np.float16 else np.float64),
+            array.astype(np.int32),
+            np.zeros((0, *array.shape[1:]), array.dtype),
+        ]
+        for changed in changes:
+            if changed.shape == array.shape and changed.dtype == array.dtype:
+                continue
+            save_safetensors(path, good | {name: changed}, container.metadata)
+            with pytest.raises(StateError):
+                wkvnp.load_state(path, model)
+        save_safetensors(path, {other: a for other, a in good.items() if other != name}, container.metadata)
+        with pytest.raises(StateError):
+            wkvnp.load_state(path, model)
+    for metadata in ({}, {"format": container.metadata["format"]}, {**container.metadata, "model": "another"}):
+        save_safetensors(path, good, metadata)
+        with pytest.raises(StateError):
+            wkvnp.load_state(path, model)
+    save_safetensors(path, {name: a.reshape(-1)[:1].reshape(()) for name, a in good.items()}, container.metadata)
+    with pytest.raises(StateError, match=r"must have \d axes; got shape \(\)"):
+        wkvnp.load_state(path, model)
 
 
 @pytest.mark.parametrize("architecture", ["rwkv5.2", "rwkv6", "rwkv7"])

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arguments import check_roles, named
+from .._logits import peaks_of
 from ..errors import ShapeError
 from ..tokenizers.plain_text import plain_encoder
 
@@ -177,7 +178,7 @@ def _judge(
         scores = logits[part].astype(np.float64)
         chosen = np.take_along_axis(scores, targets[part, None], axis=1)
         ranks[part] = (scores > chosen).sum(axis=1)
-        peak = scores.max(axis=1, keepdims=True)
+        peak = peaks_of(scores)
         chosen -= peak
         np.exp(scores - peak, out=scores)
         logprobs[part] = chosen[:, 0] - np.log(scores.sum(axis=1))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from .interrupt import Deferred
+from .json_text import json_text
 from .options import (
     add_model_options,
     add_sampling_options,
@@ -91,4 +91,4 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _as_json(piece: Piece) -> str:
     facts = {"token": piece.token, "text": piece.text, "logprob": piece.logprob, "finish": piece.finish}
-    return json.dumps(facts, ensure_ascii=False) + "\n"
+    return json_text(facts) + "\n"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TokenizerError
 from . import UsageError
+from .json_text import json_text
 from .options import add_ignore_option
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         facts = _describe(arguments.path, arguments.ignore)
     if arguments.json:
-        print(json.dumps(facts, ensure_ascii=False, default=str))
+        print(json_text(facts))
     else:
         _print_table(facts)
     return 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .json_text import json_text
 from .options import add_model_options, add_text_input, load_model, read_text
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _write_json(result: Score, per_token: bool) -> None:
     facts = _summary(result)
     if per_token:
         facts["per_token"] = _rows(result)
-    print(json.dumps(facts, ensure_ascii=False))
+    print(json_text(facts))
 
 
 def _write_csv(result: Score, per_token: bool) -> None:

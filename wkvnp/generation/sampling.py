@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._logits import peaks_of
 from ..errors import ShapeError
 
 Floats = npt.NDArray[np.float64]
@@ -251,11 +252,7 @@ def check_sampling(caller: str, *, temperature: float, top_p: float, top_k: int)
 def _peak(scores: npt.NDArray[Any]) -> float:
     if scores.ndim != 1 or not scores.size:
         raise ShapeError(f"logits must have shape (V,) with V of at least 1; got {scores.shape}")
-    peak = float(scores.max())
-    if not math.isfinite(peak):
-        reason = "every token is forbidden" if peak == -math.inf else f"their maximum is {peak}"
-        raise ShapeError(f"logits must be finite or minus infinity, at least one of them finite; {reason}")
-    return peak
+    return float(peaks_of(scores)[0])
 
 
 def _greedy(logits: npt.ArrayLike) -> int:

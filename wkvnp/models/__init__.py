@@ -38,8 +38,9 @@ def load(
         folder with one of these, in which ``config.json`` is read too. By default the demonstration model of the
         package: a small RWKV-7 that has read the documentation of Python byte by byte.
     dtype : {"float32", "bfloat16", "float16", "float64", "int8", "int4"}, optional
-        Convert the matrices, or round the large ones to 8 or 4 bits, with a scale for every 32 weights. By default they
-        stay as they are stored, and large files stay mapped.
+        float32 and float64 convert every tensor, float16 and bfloat16 the matrices; int8 and int4 round the large
+        matrices to 8 or 4 bits, with a scale for every 32 weights. By default all stay as they are stored, and large
+        files stay mapped.
     group_norm_eps : float, optional
         Added to the variance of each head's output (RWKV-5 and later); by default what the file says, else 1e-5
         for an RWKV-5 of rwkv.cpp and 64e-5 for all others.

@@ -160,6 +160,9 @@ def load_state(path: str | PathLike[str], model: Model) -> State:
     if tensors.keys() != expected.keys():
         odd = sorted(tensors.keys() ^ expected.keys())
         raise StateError(f"{path}: the state must hold {len(expected)} tensors; {odd[0]} is missing or left over")
+    for name, tensor in tensors.items():
+        if tensor.ndim != expected[name].ndim:
+            raise StateError(f"{path}: {name} must have {expected[name].ndim} axes; got shape {tensor.shape}")
     batch = len(next(iter(tensors.values())))
 
     def restored(name: str, leaf: Any) -> Any:
