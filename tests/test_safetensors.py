@@ -302,7 +302,6 @@ def test_shards(shards: Path) -> None:
         ({"a": "model.safetensors.index.json"}, "safetensors"),
         ({"a": "one.safetensors"}, "disagree about tensor 'b', which only the shard has"),
         ({"a": "one.safetensors", "b": "two.safetensors", "c": "two.safetensors"}, "disagree about tensor 'b'"),
-        ({"a": "one.safetensors", "b": "one.safetensors", "d": "one.safetensors"}, "'d', which only the index has"),
         ({"a": 1}, "weight_map"),
         (["one.safetensors"], "weight_map"),
         (None, "weight_map"),

@@ -13,7 +13,8 @@ from .ggmf import read_ggmf
 from .gguf import read_gguf
 from .mapped_file import Buffer, map_file, without_mark
 from .quantised_tensors import joined
-from .safetensors import HEADER_LIMIT, read_safetensors, read_sharded
+from .safetensors import HEADER_LIMIT, read_safetensors
+from .shards import read_sharded
 from .tensors import Container
 from .torch_zip import read_torch_zip
 
@@ -48,8 +49,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
     Parameters
     ----------
     path : path-like
-        A ``.pth``, ``.safetensors``, ``.gguf`` or rwkv.cpp file, a ``.safetensors.index.json``, or a folder with
-        ``model.safetensors``, ``model.safetensors.index.json`` or exactly one checkpoint.
+        A ``.pth``, ``.safetensors``, ``.gguf`` or rwkv.cpp file, a ``.safetensors.index.json`` or ``.bin.index.json``,
+        or a folder with ``model.safetensors``, ``model.safetensors.index.json`` or exactly one checkpoint.
 
     Returns
     -------
@@ -80,7 +81,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Container:
 def source_of(path: str | os.PathLike[str], container: Container) -> Path:
     """Return what a path named that a container was opened by: its file, or the folder of that.
 
-    >>> named("models/rwkv", Container(Path("models/rwkv/model.safetensors"), "safetensors", {})).name
+    >>> source_of("models/rwkv", Container(Path("models/rwkv/model.safetensors"), "safetensors", {})).name
     'rwkv'
     """
     opened = container.path.absolute()
@@ -108,8 +109,13 @@ def _read(path: Path, buffer: Buffer) -> Container:
         _refuse_neighbours(path, start)
         if len(buffer) > HEADER_LIMIT:
             raise CheckpointError(f"{path}: a JSON text of {len(buffer)} bytes; an index has at most {HEADER_LIMIT}")
-        return read_sharded(path, bytes(buffer[:]))
+        return read_sharded(path, bytes(buffer[:]), _read_shard)
     raise CheckpointError(f"{path}: {_describe(start, buffer)}")
+
+
+def _read_shard(path: Path, buffer: Buffer) -> Container:
+    """Read one of several files: safetensors, or what torch.save wrote."""
+    return (read_torch_zip if bytes(buffer[:2]) == b"PK" else read_safetensors)(path, buffer)
 
 
 def _refuse_neighbours(path: Path, start: bytes) -> None:
@@ -154,6 +160,7 @@ def _find_in_folder(folder: Path) -> Path:
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read: {error}") from error
     indices = [file for file in files if file.name.endswith(".safetensors.index.json")]
+    indices = indices or [file for file in files if file.name == "pytorch_model.bin.index.json"]
     found = indices or [file for file in files if file.suffix in (".safetensors", ".st", ".pth", ".pt")]
     found = found or [file for file in files if file.name == "pytorch_model.bin"]
     found = found or [file for file in files if file.suffix == ".gguf" or _is_ggmf(file)]

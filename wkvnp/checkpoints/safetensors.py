@@ -16,7 +16,7 @@ import numpy.typing as npt
 from .._dtypes import BFLOAT16, dtype_name
 from ..errors import CheckpointError
 from .atomic_file import file_to_write, replacing
-from .mapped_file import Buffer, map_file
+from .mapped_file import Buffer
 from .strict_json import parse_object
 from .tensors import DTYPES, MAX_BYTES, Container, LazyTensor, quoted, shape_fault, strided_view
 
@@ -108,41 +108,6 @@ def _check_metadata(path: Path, metadata: Any) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise CheckpointError(f"{path}: the __metadata__ of its safetensors header must map strings to strings")
     return metadata
-
-
-def read_sharded(path: Path, text: bytes) -> Container:
-    """Read the index of a safetensors checkpoint in several files, and the header of each.
-
-    Raises
-    ------
-    CheckpointError
-        If a shard lies elsewhere than beside the index, or the index and the shards disagree.
-    """
-    index = parse_object(text, f"{path}: safetensors index")
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise CheckpointError(f"{path}: a safetensors index must have a weight_map of tensor name -> file name")
-    tensors: dict[str, LazyTensor] = {}
-    metadata: dict[str, str] = {}
-    files = []
-    for shard in dict.fromkeys(weight_map.values()):
-        if shard in ("", ".", "..") or set(shard) & set("/\\:\0"):
-            raise CheckpointError(f"{path}: the shard name {quoted(shard)} must be a plain file name beside the index")
-        file = path.parent / shard
-        buffer = map_file(file)
-        files.append((file, buffer))
-        found = read_safetensors(file, buffer)
-        named = {name for name, where in weight_map.items() if where == shard}
-        if found.tensors.keys() != named:
-            name = min(found.tensors.keys() ^ named)
-            raise CheckpointError(
-                f"{path}: the index and {shard!r} disagree about tensor {quoted(name)}, "
-                f"which only {'the index' if name in named else 'the shard'} has"
-            )
-        tensors.update(found.tensors)
-        metadata.update(found.metadata)
-    ordered = {name: tensors[name] for name in weight_map}
-    return Container(path, "safetensors", ordered, metadata, files=tuple(files))
 
 
 def save_safetensors(

@@ -14,6 +14,7 @@ from ..errors import CheckpointError
 from .mapped_file import Buffer
 from .pickle_reader import PICKLE_LIMIT, PickleReader, StoredTensor
 from .tensors import DTYPES, Container, LazyTensor, quoted, shape_fault, strided_view
+from .wrappers import KEYS
 from .zip_directory import Entry, locate, read_directory
 
 # Tensors may share a storage (tied weights) or repeat it (strides of 0); together they may not grow beyond this many
@@ -73,12 +74,16 @@ def _entry_bytes(buffer: Buffer, place: tuple[int, int], limit: int) -> bytes:
 
 
 def _split(path: Path, top: Any) -> tuple[dict[str, StoredTensor], dict[str, object]]:
-    """Part the top-level dict, or the ``state_dict`` in it, into tensors and plain values."""
+    """Part the top-level dict, or the dict of weights in it, into tensors and plain values."""
     if not isinstance(top, dict):
         raise CheckpointError(f"{path}: a checkpoint must hold a dict of tensors; this file holds {_kind(top)}")
     weights, extras = _tensors_of(top), _plain_values_of(top)
-    inner = top.get("state_dict")
-    if isinstance(inner, dict) and not weights:
+    inside = {key: top[key] for key in KEYS if isinstance(top.get(key), dict) and _tensors_of(top[key])}
+    if len(inside) > 1:
+        names = " and ".join(map(quoted, inside))
+        raise CheckpointError(f"{path}: there are weights under {names}; save the ones to be read alone")
+    for inner in inside.values():
+        # Beside weights in a dict of their own, tensors are those of an optimizer or of a random generator.
         weights = _tensors_of(inner)
         extras |= _plain_values_of(inner)
     if not weights:

@@ -12,6 +12,7 @@ from ..checkpoints.naming import bind, flatten
 from ..checkpoints.quantised_tensors import FORMS as QUANTISED_FORMS
 from ..checkpoints.quantised_tensors import KEY
 from ..checkpoints.tensors import quoted
+from ..checkpoints.wrappers import with_aliases, without_prefix
 from ..errors import CheckpointError, ShapeError
 from . import _ggmf_names, _gguf_names, _rwkv_fields
 from ._gguf_hugging_face import FORMS, hugging_face_form
@@ -40,6 +41,8 @@ def recognise(
         If there is no field of a name in `ignore`.
     """
     weights, config = _recognised(container, group_norm_eps, _checked(ignore))
+    if config.vocab_size < 2:
+        raise CheckpointError(f"{container.path}: the vocabulary of a model must have at least 2 tokens; got 1")
     if (form := container.metadata.get(KEY)) is not None:
         check_quantised(flatten(weights), str(container.path))
         config = config.kept_in(QUANTISED_FORMS[form])
@@ -66,7 +69,7 @@ def _recognised(container: Container, group_norm_eps: float | None, ignore: Coll
     elif container.format == "gguf":
         tensors = _gguf_names.original_tensors(container)
     else:
-        tensors = original_names(container.tensors, source)
+        tensors = original_names(with_aliases(without_prefix(container.tensors), container.metadata), source)
         found = None if any(name in tensors for name in _RWKV) else _fields_of(container, ignore)
     if found is None:
         _refuse_undescribed(tensors, source)
