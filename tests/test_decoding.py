@@ -1,6 +1,7 @@
 """One token of every sequence as a list of steps: it answers to the layers themselves, which answer to the oracles."""
 
 import copy
+import itertools
 import pickle
 import threading
 from pathlib import Path
@@ -14,10 +15,12 @@ from wkvnp import set_threads
 from wkvnp._dtypes import narrow, widen
 from wkvnp._jit import SMALL
 from wkvnp._tree import leaves
-from wkvnp.decoding import Program, Unsuitable, program
+from wkvnp.decoding import Program, program
 from wkvnp.decoding.many_dots import PIECE
-from wkvnp.decoding.product import MANY, TOGETHER
-from wkvnp.models.decoder import MOST, DecodedState
+from wkvnp.decoding.product import FACTOR_ROWS, MODES, WIDEN_ONCE
+from wkvnp.models.decoder import MOST_SEQUENCES, DecodedState
+from wkvnp.operations import Product
+from wkvnp.operations.tokens import Tokens
 from wkvnp.primitives.linear_map.activation import ACTIVATIONS
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -47,7 +50,7 @@ def make(kind: str, **sizes: Any) -> wkvnp.Model:
 def layer_by_layer(model: wkvnp.Model) -> wkvnp.Model:
     """Return the model without its list of steps."""
     other = copy.copy(model)
-    other._decoder = False
+    other._decoder = "off"
     return other
 
 
@@ -84,7 +87,7 @@ def test_a_sequence_has_the_same_bits_alone_and_in_any_batch(kind: str, dtype: s
     tokens = RNG.integers(0, 59, (34, 6))
     _, state = layer_by_layer(model)(tokens[:, :5])
     expected = [model(tokens[n, 5:], state[n]) for n in range(len(tokens))]
-    for batch in (2, 3, 4, 7, MANY, 2 * TOGETHER + 2):
+    for batch in (2, 3, 4, 7, WIDEN_ONCE, 2 * FACTOR_ROWS + 2):
         together, after = model(tokens[:batch, 5:], state[:batch])
         for n in range(batch):
             alone, single = expected[n]
@@ -107,8 +110,8 @@ def test_same_bits_for_any_number_of_threads_and_launches(monkeypatch: pytest.Mo
         for t in range(8):
             logits, state = fresh(TOKENS[:, t : t + 1], state)
         results.append(logits)
-        assert fresh._decoder
-        assert (len(fresh._decoder._program._launches) > 1) == (size < 1 << 30)
+        assert isinstance(fresh.program, Program)
+        assert (len(fresh.program._launches) > 1) == (size < 1 << 30)
     set_threads(None)
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
@@ -172,11 +175,11 @@ def test_widths_that_are_no_whole_vectors_and_large_batches_go_through_the_layer
     logits, state = narrow_model([1])
     assert not isinstance(state, DecodedState) and np.isfinite(logits).all()
     model = make("rwkv7")
-    many = RNG.integers(0, 59, (MOST + 1, 1))
+    many = RNG.integers(0, 59, (MOST_SEQUENCES + 1, 1))
     logits, state = model(many)
     assert not isinstance(state, DecodedState)
-    few, decoded = model(many[:MOST])
-    assert isinstance(decoded, DecodedState) and distance(few, logits[:MOST]) < 1e-5
+    few, decoded = model(many[:MOST_SEQUENCES])
+    assert isinstance(decoded, DecodedState) and distance(few, logits[:MOST_SEQUENCES]) < 1e-5
     double = make("rwkv7", dtype="float64")
     assert not isinstance(double([1])[1], DecodedState)
 
@@ -219,16 +222,16 @@ def test_products(dtype: str, outputs: int, rows: int) -> None:
         "relu_squared": np.maximum(exact, 0) ** 2,
     }
     assert set(activated) == set(ACTIVATIONS)
-    p = Program(24)
-    source, multiplier = p.slot(inputs), p.slot(outputs)
+    p, slot = Program(24), itertools.count(1)
+    o = Tokens(p, {})
+    source, multiplier = p.memory.slot("x", inputs), p.memory.slot("gate", outputs)
     results, expected = [], []
-    p.phase()
     for name, value in activated.items():
-        for mode in ("store", "add", "gate"):
-            results.append(p.slot(outputs))
-            how: dict[str, Any] = {"store": {}, "add": {"add": True}, "gate": {"gate": multiplier}}[mode]
-            p.product(source, weight, results[-1], activation=name, bias=bias, **how)
-            expected.append({"store": value, "add": old + value, "gate": old + gate * value}[mode])
+        for mode in MODES:
+            results.append(p.memory.slot(f"y {next(slot)}", outputs))
+            product, multiplied = Product(source, weight, name, bias), multiplier if mode == "add gated" else None
+            o._product(mode, product, results[-1], mode, multiplied)
+            expected.append({"store": value, "add": old + value, "add gated": old + gate * value}[mode])
     p.finish()
     arrays = [x, gate, *(old.copy() for _ in results)]
     p.run(rows, np.array([0, *(array.ctypes.data for array in arrays)]))
@@ -238,13 +241,11 @@ def test_products(dtype: str, outputs: int, rows: int) -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_long_row_met_piece_by_piece_has_the_bits_of_one_met_at_once(dtype: str) -> None:
-    inputs, outputs, rows = 2 * PIECE + 32, 47, MANY + 1
+    inputs, outputs, rows = 2 * PIECE + 32, 47, WIDEN_ONCE + 1
     weight = narrow(RNG.standard_normal((outputs, inputs)).astype(np.float32), dtype)
     x = RNG.standard_normal((rows, inputs)).astype(np.float32)
     p = Program(rows)
-    source, result = p.slot(inputs), p.slot(outputs)
-    p.phase()
-    p.product(source, weight, result)
+    Tokens(p, {}).logits(p.memory.slot("x", inputs), weight, p.memory.slot("y", outputs))
     p.finish()
 
     def run(x: np.ndarray) -> np.ndarray:
@@ -257,6 +258,22 @@ def test_a_long_row_met_piece_by_piece_has_the_bits_of_one_met_at_once(dtype: st
     np.testing.assert_array_equal(together, np.concatenate([run(row[None].copy()) for row in x]))
 
 
-def test_an_own_place_must_be_whole_vectors() -> None:
-    with pytest.raises(Unsuitable):
-        Program(1).own(20)
+@pytest.mark.parametrize(
+    ("architecture", "options", "reason"),
+    [
+        ("rwkv7", {"n_embd": 24, "head_size": 8}, "blocks.0.att.x has 24 numbers; a whole number of vectors of 16"),
+        ("rwkv7", {"dtype": "float64"}, "activations are float64; programs compute in float32"),
+        ("qwen3_next", {}, "interleaved heads have no step"),
+    ],
+)
+def test_a_model_says_why_it_has_no_program(architecture: str, options: dict[str, Any], reason: str) -> None:
+    model = wkvnp.init(architecture, **{"n_layer": 1, "n_embd": 64, "vocab_size": 59, "head_size": 16} | options)
+    assert reason in str(model.program)
+    assert not isinstance(model([1])[1], DecodedState)
+
+
+def test_a_program_describes_itself() -> None:
+    text = str(make("rwkv7").program)
+    assert text.startswith("phase 0: 0 bytes of matrices\n  embed x: tokens=tokens, table: 59 x 64 float32")
+    assert "  product blocks.1.ffn.k: x=blocks.1.ffn.x_k, W: 256 x 64 float32, y=blocks.1.ffn.k" in text
+    assert "v_first=blocks.0.att.v" in text

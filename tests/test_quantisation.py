@@ -22,8 +22,10 @@ from wkvnp.checkpoints.quantised_tensors import FORMS, KEY
 from wkvnp.cli import main
 from wkvnp.decoding import Program, run
 from wkvnp.decoding.integer_dots import INSTRUCTIONS
+from wkvnp.decoding.integer_product import INTEGER_PRODUCT, integer_product
 from wkvnp.errors import CheckpointError, ShapeError
 from wkvnp.models import ARCHITECTURES, BUNDLED
+from wkvnp.operations.tokens import Tokens
 from wkvnp.primitives.linear_map import FEW_ROWS, linear_map
 from wkvnp.primitives.quantise import quantise
 
@@ -132,8 +134,7 @@ WAYS = [(instruction, False) for instruction in INSTRUCTIONS] + ([(INSTRUCTIONS[
 @pytest.fixture(params=WAYS, ids=str)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, bool]]:
     """Every one of them."""
-    made = run.integer_product
-    monkeypatch.setattr(run, "integer_product", lambda: made(*request.param))
+    monkeypatch.setattr(INTEGER_PRODUCT, "run", integer_product(*request.param))
     run._runner.cache_clear()
     yield request.param
     run._runner.cache_clear()
@@ -143,9 +144,8 @@ def product(weight: Quantised, x: np.ndarray) -> np.ndarray:
     """Return x (M, I) times a matrix, as decoding does it."""
     (O, I), M = weight.shape, len(x)
     p = Program(M)
-    source, target = p.slot(I), p.slot(O)
-    p.phase()
-    p.product(source, weight, target)
+    source, target = p.memory.slot("x", I), p.memory.slot("y", O)
+    Tokens(p, {}).logits(source, weight, target)
     p.finish()
     y = np.full((M, O), np.nan, np.float32)
     x = np.ascontiguousarray(x, np.float32)
@@ -171,9 +171,9 @@ def test_whole_numbers_are_exact(dtype: str, way: tuple[str, bool]) -> None:
 def test_any_instructions_rows_and_threads_give_the_same_bits(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     weight, _ = matrix(530, 352, dtype)
     x = RNG.standard_normal((37, 352)).astype(np.float32)
-    made, results = run.integer_product, []
+    results = []
     for way in WAYS:
-        monkeypatch.setattr(run, "integer_product", lambda way=way: made(*way))
+        monkeypatch.setattr(INTEGER_PRODUCT, "run", integer_product(*way))
         run._runner.cache_clear()
         for threads in (1, 2):
             set_threads(threads)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
-_FOLDERS = ("decoding", "kernels", "primitives", "tokenizers")
+_FOLDERS = ("decoding", "fused", "kernels", "primitives", "tokenizers")
 
 
 class Text(NamedTuple):

@@ -17,11 +17,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .._address import place
 from .._jit import inlined
 from .._processor import has
 from .._quantised import GROUP
+from .access import address, stride
 from .dots import LANES, load, multiply_add, widened
+from .fields import Choice, Kind, Rows, Size
 
 INTEGERS = {"int8": 0, "int4": 1}
 BYTES = (512, 256)
@@ -181,16 +182,29 @@ def _quantise_group(typing, x, codes, pair, offset):
     return types.void(*[types.int64] * 4), generate
 
 
+QUANTISE = Kind(
+    "quantise",
+    private=True,
+    x=Rows("I"),
+    y=Rows("A", written=True),
+    codes=Choice(names=tuple(INTEGERS)),
+    I=Size(),
+    A=Size(),
+)
+F = QUANTISE.fields
+
+
+@QUANTISE.loop
 @inlined
-def quantise_rows(step, rows, private, slots):
+def quantise_rows(step, number, first, stop, rows, private, slots, scratch):
     """Round activations to codes of 8 bits with a scale for every 32, for weights of one kind.
 
-    In every row stand the codes; then for each group what must be added to its sums, because stored codes are met
-    without their sign, and its scale. A group with a number that is none gets such a scale. Fields: x and its step, y
-    and its step, terms, kind.
+    A row of y holds the codes; then, for each group, what is added to its sums because stored codes are multiplied
+    without their sign, and its scale. A group with a NaN or an infinite number has such a scale.
     """
-    terms, offset = step[6], _OFFSETS[0] if step[7] == 0 else _OFFSETS[1]
+    terms, offset = step[F.I], _OFFSETS[0] if step[F.codes] == 0 else _OFFSETS[1]
     for m in range(rows):
-        x, y = place(step[2], private, slots) + m * step[3], place(step[4], private, slots) + m * step[5]
+        x = address(step, F.x, private, slots) + m * stride(step, F.x)
+        y = address(step, F.y, private, slots) + m * stride(step, F.y)
         for g in range(terms // GROUP):
             _quantise_group(x + 4 * GROUP * g, y + GROUP * g, y + terms + 8 * g, offset)

@@ -10,16 +10,21 @@ from .._matrix_unit import available
 from .._quantised import BESIDE, GROUP
 from .ahead import ask_for, share_of
 from .dots import WIDE
+from .fields import Kind, Rows, Size
 from .integer_dots import BYTES, INSTRUCTIONS, INTEGERS, integer_dots
 from .integer_tiles import ROWS, integer_tiles
-from .product import products
+from .integer_tiles import room as scratch_of_tiles
+from .product import CHUNK, RESULT, products
 
 MANY = 8 if WIDE else 2
 """Rows of activations that meet a block at once: each has a vector of sums, and a block's group is eight more."""
 
 
+INTEGER_PRODUCT = Kind("integer product", x=Rows("A"), **RESULT, A=Size())
+
+
 def integer_product(instruction: str = INSTRUCTIONS[0], unit: bool = True) -> Any:
-    """Return the step that computes outputs of a quantised matrix, with a kind of instructions.
+    """Return the loop that computes outputs of a quantised matrix, with a kind of instructions.
 
     Many rows of activations go to the matrix unit, if there is one and they may.
     """
@@ -44,7 +49,7 @@ def integer_product(instruction: str = INSTRUCTIONS[0], unit: bool = True) -> An
         return terms // GROUP * (BYTES[0] if kind == 0 else BYTES[1]), terms // GROUP * 2 * BESIDE
 
     @inlined
-    def four(kind, w, s, steps, x, x_step, terms, rows, y, o_step, y_step, room):
+    def four(kind, w, s, steps, x, x_step, terms, rows, y, o_step, y_step, scratch):
         (w_step, s_step), m, (ahead, _) = steps, 0, block_bytes(kind, terms)
         if has_unit:
             m = rows // ROWS * ROWS
@@ -53,7 +58,7 @@ def integer_product(instruction: str = INSTRUCTIONS[0], unit: bool = True) -> An
                 for q in range(4):
                     ask_for(w, w_step, ahead + q * share, ahead + q * share + share)
                     block, scales, to = w + q * w_step, s + q * s_step, y + q * o_step
-                    integer_tiles(kind, block, scales, x, x_step, terms, m, to, y_step, room)
+                    integer_tiles(kind, block, scales, x, x_step, terms, m, to, y_step, scratch)
         share = share_of(ahead, rows // MANY * 4)
         while m + MANY <= rows:
             for q in range(4):
@@ -73,4 +78,12 @@ def integer_product(instruction: str = INSTRUCTIONS[0], unit: bool = True) -> An
         for m in range(rows):
             one_by_one(kind, w, 0, s, 0, x + m * x_step, 0, terms, y + m * y_step, 0, 0)
 
-    return products(four, one, block_bytes, unit=BESIDE)
+    return products(INTEGER_PRODUCT, four, one, block_bytes, unit=BESIDE)
+
+
+INTEGER_PRODUCT.loop(integer_product())
+
+
+def scratch_of_integers(rows: int, terms: int) -> int:
+    """Return how many float32 numbers of scratch memory a worker needs for a product with a quantised matrix."""
+    return 4 * CHUNK * rows + scratch_of_tiles(terms)

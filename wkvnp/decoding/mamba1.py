@@ -1,89 +1,63 @@
 # mypy: allow-untyped-defs
-"""The middle of a layer of Mamba-1 for one token: step, selective state space, gate.
+"""The selective state space of Mamba-1 for one token, with its step size before it and its gate behind it.
 
-Letters: E inner channels, N state width, R rank of the step.
+Letters: E inner channels, N state width, R rank of the step size.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from .._address import floats, place
-from .._dtypes import KINDS, dtype_name
+from .._address import floats
 from .._jit import inlined
 from .._scalar import softplus
 from ..kernels.selective.cpu import CHANNELS, gate, real_row
-from . import opcodes
-from .places import Array, Pair, Place, padded_rows
-from .product import TOGETHER, multiply_run, stored_bytes
+from .access import address, after, before, row, stride
+from .fields import Kind, Matrix, Rows, Size, State, Vector
+from .product import FACTOR_ROWS, multiply_run, stored_bytes
 
-if TYPE_CHECKING:
-    from .program import Program
-
-
-def selective_blocks(
-    program: Program,
-    x: Place,
-    z: Place,
-    low: Place,
-    B: Place,
-    C: Place,
-    dt: tuple[Array, Array],
-    A: Array,
-    D: Array,
-    state: Pair,
-    y: Place,
-) -> None:
-    """Add what is done channel by channel: y = (C h + D x) silu(z).
-
-    Parameters
-    ----------
-    x, z, y : Place (M, E)
-    low : Place (M, R)
-        What the step is made of.
-    B, C : Place (M, N)
-    dt : tuple of ndarray (E, R) and (E,)
-        Matrix and bias of the step.
-    A : ndarray (E, N)
-    D : ndarray (E,)
-    state : pair of Place (M, N, E)
-        Before and after.
-    """
-    E, N = A.shape
-    factor = padded_rows(dt[0])
-    places = [number for p in (x, z, low, B, C, y) for number in (p.code, p.step)]
-    fields = [
-        E, N, *places, KINDS[dtype_name(factor.dtype)], program.constant(factor), factor.shape[1],
-        program.vector(dt[1]), program.vector(A.T), program.vector(D), state[0].code, state[1].code,
-    ]  # fmt: skip
-    program.add(opcodes.MAMBA1, -(-E // CHANNELS), fields, scratch=CHANNELS * (TOGETHER + 1))
+SELECTIVE = Kind(
+    "selective state space",
+    x=Rows("E"), z=Rows("E"), dt_low=Rows("R"), B=Rows("N"), C=Rows("N"), y=Rows("E", written=True),
+    dt_up=Matrix("E R"), dt_bias=Vector("E"), A=Vector("N E"), D=Vector("E"), state=State("N E"),
+    E=Size(), N=Size(), R=Size(),
+)  # fmt: skip
+"""dt = softplus(dt_low dt_up + dt_bias); h = exp(dt A) h + dt B x; y = (C h + D x) silu(z)."""
+F = SELECTIVE.fields
 
 
+def blocks_of_channels(E: int) -> int:
+    """Return into how many blocks the channels are divided."""
+    return -(-E // CHANNELS)
+
+
+SCRATCH = CHANNELS * (FACTOR_ROWS + 1)
+"""Numbers of scratch memory that the step needs."""
+
+
+@SELECTIVE.loop
 @inlined
-def blocks(step, first, stop, rows, private, slots, scratch):
+def blocks(step, number, first, stop, rows, private, slots, scratch):
     """Do some blocks of channels, for every row."""
-    E, kind, terms, low_step = step[2], step[16], step[18], step[9]
-    size = terms * stored_bytes(kind)
+    E, kind, terms, low_stride = step[F.E], step[F.dt_up + 1], step[F.dt_up + 2], stride(step, F.dt_low)
+    size, low = terms * stored_bytes(kind), address(step, F.dt_low, private, slots)
     for block in range(first, stop):
         i = block * CHANNELS
         n = min(CHANNELS, E - i)
-        for m in range(0, rows, TOGETHER):
-            low, many = place(step[8], private, slots) + m * low_step, min(TOGETHER, rows - m)
-            multiply_run(kind, step[17] + i * size, size, n, low, low_step, terms, many, scratch, 4 * CHANNELS)
-            for j in range(many):
-                moved, room = scratch + 4 * j * CHANNELS, scratch + 4 * TOGETHER * CHANNELS
-                _block(step, i, n, m + j, private, slots, moved, room)
+        for m in range(0, rows, FACTOR_ROWS):
+            count, factor = min(FACTOR_ROWS, rows - m), step[F.dt_up] + i * size
+            multiply_run(kind, factor, size, n, low + m * low_stride, low_stride, terms, count, scratch, 4 * CHANNELS)
+            for j in range(count):
+                dt, u = scratch + 4 * j * CHANNELS, scratch + 4 * FACTOR_ROWS * CHANNELS
+                _block(step, i, n, m + j, private, slots, dt, u)
 
 
 @inlined
-def _block(step, i, n, m, private, slots, moved, room):
-    E, N = step[2], step[3]
-    x = floats(place(step[4], private, slots) + m * step[5] + 4 * i, n)
-    z = floats(place(step[6], private, slots) + m * step[7] + 4 * i, n)
-    B = floats(place(step[10], private, slots) + m * step[11], N)
-    C = floats(place(step[12], private, slots) + m * step[13], N)
-    y = floats(place(step[14], private, slots) + m * step[15] + 4 * i, n)
-    bias, D, dt, u = floats(step[19] + 4 * i, n), floats(step[21] + 4 * i, n), floats(moved, n), floats(room, n)
+def _block(step, i, n, m, private, slots, dt, u):
+    E, N = step[F.E], step[F.N]
+    x, z = row(step, F.x, m, private, slots, i, n), row(step, F.z, m, private, slots, i, n)
+    B, C = row(step, F.B, m, private, slots, 0, N), row(step, F.C, m, private, slots, 0, N)
+    y = row(step, F.y, m, private, slots, i, n)
+    bias, D = floats(step[F.dt_bias] + 4 * i, n), floats(step[F.D] + 4 * i, n)
+    dt, u = floats(dt, n), floats(u, n)
     for c in range(n):
         dt[c] = softplus(dt[c] + bias[c])
     for c in range(n):
@@ -91,12 +65,9 @@ def _block(step, i, n, m, private, slots, moved, room):
         y[c] = D[c] * x[c]
     for j in range(N):
         at = 4 * ((m * N + j) * E + i)
-        a, before, h = (
-            floats(step[20] + 4 * (j * E + i), n),
-            floats(slots[step[22]] + at, n),
-            floats(slots[step[23]] + at, n),
-        )
+        a = floats(step[F.A] + 4 * (j * E + i), n)
+        old, h = floats(before(step, F.state, slots) + at, n), floats(after(step, F.state, slots) + at, n)
         for c in range(n):
-            h[c] = before[c]
+            h[c] = old[c]
         real_row(u, dt, a, B[j], C[j], h, y)
     gate(z, y)

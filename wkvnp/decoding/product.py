@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._address import floats, place
+from .._address import floats
 from .._jit import inlined
-from ..primitives.linear_map.activation import activate
+from ..primitives.linear_map.activation import ACTIVATIONS, activate
+from .access import address, stride
 from .ahead import ask_for, share_of
 from .dots import BYTES, LANES, WIDE, dots
+from .fields import Choice, Kind, Matrix, Rows, Size, Vector
 from .many_dots import many_dots
+from .many_dots import room as scratch_of_dots
 
-STORE, ADD, ADD_GATED = range(3)
-TOGETHER = 16
-"""Rows that meet a small factor together, where what stands between the large products multiplies with one."""
-MANY = 12
+MODES = ("store", "add", "add gated")
+"""What is done with a result: y = result, y += result, or y += gate * result."""
+FACTOR_ROWS = 16
+"""Rows that a recurrence multiplies by a low-rank factor at once."""
+WIDEN_ONCE = 12
 """Rows of activations from which on stored numbers of 16 bits are widened once, not for every three rows."""
+_BLOCK_BYTES = 1 << 16
 CHUNK = 32
 """Outputs of a quarter that are finished together: enough for whole vectors, little enough for the nearest cache."""
 
@@ -99,41 +104,51 @@ def _finish(found, bias, activation, mode, gate, y):
             out[i] += g[i] * found[i]
 
 
-def products(four: Any, one: Any, unit_bytes: Any, *, unit: int = 1, two: Any = None, two_pay: Any = None) -> Any:
+RESULT: dict[str, Any] = {
+    "W": Matrix("O I"), "y": Rows("O", written=True), "bias": Vector("O", optional=True),
+    "gate": Rows("O", optional=True), "activation": Choice(names=ACTIVATIONS), "mode": Choice(names=MODES),
+    "O": Size(), "I": Size(), "units": Size(),
+}  # fmt: skip
+"""Fields of products with any kind of matrix; `units` of a quarter of the outputs are one block."""
+
+
+def products(
+    kind_of_step: Kind, four: Any, one: Any, unit_bytes: Any, *, unit: int = 1, two: Any = None, two_pay: Any = None
+) -> Any:
     """Return the step that computes outputs, given what multiplies units of some stored rows, and how large these are.
 
     `four` takes one unit of each quarter of the matrix, `one` those that are left at the end. Where there is a `two`
     and it pays, it takes two units of each quarter.
     """
-    has_two, chunk = two is not None, CHUNK // unit
+    has_two, chunk, F = two is not None, CHUNK // unit, kind_of_step.fields
 
     @inlined
-    def product(step, first, stop, rows, private, slots, scratch):
+    def product(step, number, first, stop, rows, private, slots, scratch):
         """Compute the outputs of the blocks from `first` to `stop`: units of each quarter of the matrix, or the rest.
 
-        Four streams keep the memory busier than one. Fields: kind, W, activations and their step, I, O, units of a
-        quarter in a block, result and its step, bias, activation, mode, gate and its step, scales of W or 0. Steps go
-        from row to row, in bytes.
+        Four streams keep the memory busier than one.
         """
-        kind, x_step, terms, outputs, each, y_step = step[2], step[5], step[6], step[7], step[8], step[10]
-        activation, mode, gate_step = step[12], step[13], step[15]
-        weight, x, y = place(step[3], private, slots), place(step[4], private, slots), place(step[9], private, slots)
-        bias, gate, scales = step[11], place(step[14], private, slots) if mode == 2 else 0, step[16]
+        outputs, each = step[F.O], step[F.units]
+        weight, kind, terms, scales = step[F.W], step[F.W + 1], step[F.W + 2], step[F.W + 3]
+        x, x_step = address(step, F.x, private, slots), stride(step, F.x)
+        y, y_step = address(step, F.y, private, slots), stride(step, F.y)
+        activation, mode, bias = step[F.activation], step[F.mode], step[F.bias]
+        gate, gate_step = address(step, F.gate, private, slots) if mode == 2 else 0, stride(step, F.gate)
         (size, scale), quarter = unit_bytes(kind, terms), outputs // (4 * unit)
         begin, end = first * each, min(quarter, stop * each)
-        room = scratch + 16 * CHUNK * rows
+        more = scratch + 16 * CHUNK * rows
         while begin < end:
             n, done = min(chunk, end - begin), 0
             if has_two:
                 if two_pay(kind, terms, rows):
                     while done < n - 1:
                         w, found = weight + (begin + done) * size, scratch + 4 * done
-                        two(kind, w, quarter * size, x, x_step, terms, rows, found, 4 * CHUNK, 16 * CHUNK, room)
+                        two(kind, w, quarter * size, x, x_step, terms, rows, found, 4 * CHUNK, 16 * CHUNK, more)
                         done += 2
             for o in range(done, n):
                 w, s, found = weight + (begin + o) * size, scales + (begin + o) * scale, scratch + 4 * unit * o
                 streams = quarter * size, quarter * scale
-                four(kind, w, s, streams, x, x_step, terms, rows, found, 4 * CHUNK, 16 * CHUNK, room)
+                four(kind, w, s, streams, x, x_step, terms, rows, found, 4 * CHUNK, 16 * CHUNK, more)
             for m in range(rows):
                 for q in range(4):
                     o, found = unit * (q * quarter + begin), floats(scratch + 4 * (4 * m + q) * CHUNK, unit * n)
@@ -155,7 +170,7 @@ def products(four: Any, one: Any, unit_bytes: Any, *, unit: int = 1, two: Any = 
 
 @inlined
 def _two_pay(kind, terms, rows):
-    return kind != 0 and rows >= MANY and terms % (2 * LANES) == 0
+    return kind != 0 and rows >= WIDEN_ONCE and terms % (2 * LANES) == 0
 
 
 @inlined
@@ -164,7 +179,7 @@ def _row_bytes(kind, terms):
 
 
 @inlined
-def _four(kind, w, s, steps, x, x_step, terms, rows, y, o_step, y_step, room):
+def _four(kind, w, s, steps, x, x_step, terms, rows, y, o_step, y_step, scratch):
     multiply(kind, w, steps[0], x, x_step, terms, rows, y, o_step, y_step)
 
 
@@ -173,4 +188,22 @@ def _one(kind, w, s, x, x_step, terms, rows, y, y_step):
     multiply_run(kind, w, 0, 1, x, x_step, terms, rows, y, y_step)
 
 
-product = products(_four, _one, _row_bytes, two=many_dots if WIDE else None, two_pay=_two_pay)
+PRODUCT = Kind("product", x=Rows("I"), **RESULT)
+PRODUCT.loop(products(PRODUCT, _four, _one, _row_bytes, two=many_dots if WIDE else None, two_pay=_two_pay))
+
+
+def blocks_of(weight: Any, unit: int = 1) -> tuple[int, int]:
+    """Return into how many blocks the outputs of a matrix are divided, and the units of a quarter that one has.
+
+    A unit is a row, or the rows that are stored side by side.
+    """
+    outputs, inputs = weight.shape
+    units = -(-outputs // unit)
+    nbytes = -(-inputs // LANES) * LANES * weight.dtype.itemsize if unit == 1 else weight.blocks.nbytes // units
+    each, quarter = max(1, _BLOCK_BYTES // (4 * nbytes)), outputs // (4 * unit)
+    return max(1, -(-quarter // each)), each
+
+
+def scratch_of_products(rows: int) -> int:
+    """Return how many float32 numbers of scratch memory a worker needs for the products of a program."""
+    return 4 * CHUNK * rows + scratch_of_dots(rows)

@@ -1,37 +1,75 @@
 """A program: all that a model does with one token of every sequence, in one launch.
 
-Decoding does a hundred small things a layer stack long, and starting threads for each would cost more than doing it.
-A program is a list of phases: in each the workers first prepare what all of them need, each for itself, then share
-blocks of the rest, and they wait for one another only between phases.
+Decoding does about ten small things in every layer, and starting threads for each would cost more than doing it. A
+program is a list of phases. In each, every worker first does the private steps for itself, then the workers share the
+blocks of the other steps, and they wait for one another only between phases.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from .._dtypes import KINDS, compiled_view, dtype_name, widen
 from .._jit import threads
-from .._quantised import BESIDE, Quantised
-from ..primitives.linear_map.activation import ACTIVATIONS
-from . import opcodes, run
-from .dots import LANES
-from .integer_dots import INTEGERS, bytes_of_activations
-from .integer_tiles import room as room_for_tiles
-from .many_dots import room as room_for_dots
-from .places import Array, Pair, Place, Unsuitable, padded, padded_rows, zeros
-from .product import ADD, ADD_GATED, CHUNK, STORE
+from .._quantised import Quantised
+from . import run
+from .fields import BLOCKS, OPCODE, ROW_BLOCKS, Kind, Matrix, Number, Rows, Size
+from .memory import Array, Home, Memory, Operand, ProgramError, Storage, padded, zeros
 
-_FIELDS = 40
-_BLOCK_BYTES = 1 << 16
 _LAUNCH_BYTES = 1 << 30
-"""Weights of one launch, so that Ctrl-C waits 0.1 s at most."""
+"""Weights that one launch reads, so that Ctrl-C waits 0.1 s at most."""
+
+
+@dataclass(eq=False)
+class Step:
+    """One step, as it was added."""
+
+    kind: Kind
+    name: str
+    blocks: int
+    row_blocks: int
+    values: dict[str, Any]
+    sizes: dict[str, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the matrices that the step reads whole."""
+        matrices = (self.values.get(name) for name, field in self.kind.declared.items() if type(field) is Matrix)
+        return sum(matrix.nbytes for matrix in matrices if matrix is not None)
+
+    def __str__(self) -> str:
+        fields = []
+        for name, value in self.values.items():
+            if isinstance(value, Operand):
+                fields.append(f"{name}={value.name}")
+            elif isinstance(value, np.ndarray | Quantised):
+                shape = " x ".join(map(str, value.shape))
+                fields.append(f"{name}: {shape} {getattr(value.dtype, 'name', value.dtype)}")
+            elif isinstance(value, tuple):
+                fields.append(f"{name}={value[0].name}")
+            elif value is not None and not isinstance(self.kind.declared[name], Size):
+                fields.append(f"{name}={value}")
+        return f"{self.kind.name} {self.name}: {', '.join(fields)}"
+
+
+@dataclass(eq=False)
+class Phase:
+    """Steps between which nobody waits: first those that are private."""
+
+    private: list[Step] = field(default_factory=list)
+    shared: list[Step] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the matrices that the phase reads."""
+        return sum(step.nbytes for step in self.shared)
 
 
 class Program:
-    """Steps, in the order in which they were added, and the arrays that they work on.
+    """Steps in phases, and the memory that they work on.
 
     Parameters
     ----------
@@ -40,227 +78,168 @@ class Program:
 
     Attributes
     ----------
-    slots : int
-        The number of the next slot.
+    memory : Memory
+    phases : list of Phase
     """
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self._steps: list[list[int]] = []
-        self._numbers: list[float] = []
-        self._phases: list[list[int]] = []
-        self._bytes: list[int] = []
-        self._kept: list[Array] = []
-        self._own, self._used, self.slots, self._terms = 0, 0, 1, 0
-        self._scratch = 4 * CHUNK * rows + room_for_dots(rows)
-        self._shared: dict[tuple[str, int], Place] = {}
-        self._quantised: dict[tuple[Place, str], Place] = {}
-        self._workers = 0
+        self.memory = Memory(rows)
+        self.phases: list[Phase] = []
+        self._scratch, self._workers = 0, 0
         self._lock = threading.Lock()
 
-    # Where things stand.
-
-    def own(self, size: int) -> Place:
-        """Return a place that every worker has for itself; what is in it is lost at the end of the phase."""
-        return self.owns(1, size)[0]
-
-    def owns(self, count: int, size: int) -> list[Place]:
-        """Return several places of one size."""
-        if size % LANES:
-            raise Unsuitable
-        begin = self._used
-        self._used += count * size * self.rows
-        self._own = max(self._own, self._used)
-        return [Place(-1 - 4 * (begin + j * size * self.rows), size, 4 * size) for j in range(count)]
-
-    def shared(self, name: str, size: int) -> Place:
-        """Return a place that all workers share, one of a name and size; what stands behind a row's numbers is 0."""
-        if (name, size) not in self._shared:
-            wide = padded(size)
-            self._shared[name, size] = Place(self.constant(zeros(self.rows, wide)), size, 4 * wide)
-        return self._shared[name, size]
-
-    def slot(self, size: int) -> Place:
-        """Return a place in an array (M, size) that every call gives."""
-        self.slots += 1
-        return Place(self.slots - 1, size, 4 * size)
-
-    def constant(self, array: Array) -> int:
-        """Return the address of an array that does not change, and keep it."""
-        array = compiled_view(np.ascontiguousarray(array))
-        self._kept.append(array)
-        return int(array.ctypes.data)
-
-    def vector(self, array: Array) -> int:
-        """Return the address of numbers as float32."""
-        return self.constant(np.ascontiguousarray(widen(array), np.float32))
-
-    # What is done.
-
-    def phase(self) -> None:
-        """Begin the next phase: all that was added before is finished before anything that is added now."""
-        self._phases.append([len(self._steps)] * 3 + [0, 0])
-        self._bytes.append(0)
-        self._used = 0
-        self._quantised.clear()
+    def after(self, read: set[Home], written: set[Home]) -> int:
+        """Begin a phase, if a step that reads and writes these homes cannot be in the last one; return its number."""
+        now = len(self.phases) - 1
+        if now < 0 or any(home.written == now for home in read) or any(home.read == now for home in written):
+            self.phases.append(Phase())
+            self.memory.begin_phase()
+            now += 1
+        return now
 
     def add(
         self,
-        opcode: int,
-        blocks: int,
-        fields: Sequence[int],
-        number: float = 0,
+        kind: Kind,
+        name: str = "",
         *,
-        each_row: bool = False,
-        own: bool = False,
+        blocks: int = 0,
+        row_blocks: int = 0,
         scratch: int = 0,
+        phase: int = -1,
+        **values: Any,
     ) -> None:
-        """Add a step of so many blocks, in all or for each row, or one that every worker does for itself.
+        """Add a step to the last phase, or to the one of a number.
 
-        `scratch` counts the numbers that a block needs room for.
+        Parameters
+        ----------
+        kind : Kind
+        name : str
+            What its result is called.
+        blocks, row_blocks : int
+            Into how many blocks the workers divide it, in all and for each row.
+        scratch : int
+            Numbers of float32 that a block needs as scratch memory.
+        **values
+            For every field that is not optional.
+
+        Raises
+        ------
+        ProgramError
+            If a field is missing, unknown or of the wrong size, or a step would read what its own phase writes.
         """
-        phase = self._phases[-1]
-        at = phase[1] if own else phase[2]  # what every worker prepares stands before what they share
-        self._steps.insert(at, [opcode, -blocks if each_row else blocks, *fields])
-        self._numbers.insert(at, number)
+        sizes = kind.sizes(values)
+        number = phase % len(self.phases)
+        step = Step(kind, name, blocks, row_blocks, values, sizes)
+        for label, declared in kind.declared.items():
+            value = values.get(label)
+            if not isinstance(value, Operand) or value.home.storage != Storage.SHARED:
+                continue
+            home, writes = value.home, isinstance(declared, Rows) and declared.written
+            if not writes and home.written == number:
+                raise ProgramError(f"{kind.name}: {label} is {home.name}, which the same phase writes")
+            if writes:
+                home.first = number if home.first < 0 else home.first
+                home.written = max(home.written, number)
+            else:
+                home.read = max(home.read, number)
+        if kind.private:
+            self.phases[number].private.append(step)
+        else:
+            if blocks < 1 and row_blocks < 1:
+                raise ProgramError(f"{kind.name}: blocks must be at least 1")
+            self.phases[number].shared.append(step)
         self._scratch = max(self._scratch, scratch)
-        phase[2] += 1
-        if own:
-            phase[1] += 1
-        else:
-            phase[4 if each_row else 3] += blocks
-
-    def embed(self, tokens: Place, table: Array, norm: tuple[Array, Array, float] | None, x: Place) -> None:
-        """Set x to the rows of a table (V, C) that tokens (M,), int64, name; then to their layer norm."""
-        scale, shift, eps = 0, 0, 0.0
-        if norm is not None:
-            scale, shift, eps = self.vector(norm[0]), self.vector(norm[1]), norm[2]
-        fields = [
-            tokens.code,
-            KINDS[dtype_name(table.dtype)],
-            self.constant(table),
-            x.code,
-            x.step,
-            x.size,
-            scale,
-            shift,
-        ]
-        self.add(opcodes.EMBED, 1, fields, number=eps)
-
-    def norm(
-        self, x: Place, weight: Array, bias: Array | None, eps: float, *, groups: int = 1, y: Place | None = None
-    ) -> Place:
-        """Normalise every group of a row; without a bias the mean stays. Return where the result stands."""
-        y = self.own(x.size) if y is None else y
-        weights = self.vector(weight), 0 if bias is None else self.vector(bias)
-        self.add(opcodes.NORM, 1, [x.code, x.step, y.code, y.step, *weights, x.size, x.size // groups], eps, own=True)
-        return y
-
-    def mix(self, z: Place, previous: Place, share: Array, moved: Sequence[Place] = ()) -> list[Place]:
-        """Move z towards the previous token, by every row of share (J, C) and what is added to it; return J places."""
-        J, C = share.shape
-        y = self.owns(J, C)
-        more = [moved[0].code, moved[0].step, _apart(moved)] if moved else [0, 0, 0]
-        fields = [z.code, z.step, previous.code, self.vector(share), *more, y[0].code, y[0].step, _apart(y), J, C]
-        self.add(opcodes.MIX, 1, fields, own=True)
-        return y
-
-    def copy(self, x: Place, y: Place) -> None:
-        """Copy rows."""
-        self.add(opcodes.COPY, 1, [x.code, x.step, y.code, y.step, x.size])
-
-    def gate(self, x: Place, gate: Place) -> Place:
-        """Return x silu(gate)."""
-        y = self.own(x.size)
-        fields = [x.code, x.step, gate.code, gate.step, y.code, y.step, x.size]
-        self.add(opcodes.GATE, 1, fields, own=True)
-        return y
-
-    def convolve(self, x: Place, window: Place, weight: Array, bias: Array | None) -> Place:
-        """Return silu(bias + the sum of weight (W, C) times the tokens in the window (M, W - 1, C) and x)."""
-        (W, C), y = weight.shape, self.own(x.size)
-        constants = self.vector(weight), self.vector(np.zeros(C, np.float32) if bias is None else bias)
-        self.add(opcodes.CONVOLVE, 1, [x.code, x.step, window.code, *constants, y.code, y.step, W, C], own=True)
-        return y
-
-    def push(self, x: Place, window: Pair) -> None:
-        """Move the tokens of a window (M, W - 1, C) on by one: the oldest falls out, x comes in."""
-        self.add(opcodes.PUSH, 1, [x.code, x.step, window[0].code, window[1].code, window[0].size // x.size, x.size])
-
-    def product(
-        self,
-        x: Place,
-        weight: Array | Quantised,
-        y: Place,
-        *,
-        activation: str = "linear",
-        bias: Array | None = None,
-        add: bool = False,
-        gate: Place | None = None,
-    ) -> None:
-        """Set y to f(x W^T + bias) for W (O, I), or add that to it, or `gate` times it."""
-        if isinstance(weight, Quantised):
-            x, kind, opcode = self._quantise(x, weight.dtype), INTEGERS[weight.dtype], opcodes.INTEGER_PRODUCT
-            stored, scales, unit, I = weight.blocks, self.constant(weight.block_scales), BESIDE, weight.shape[1]
-        else:
-            stored, scales, unit, opcode = padded_rows(weight), 0, 1, opcodes.PRODUCT
-            kind, I = KINDS[dtype_name(stored.dtype)], stored.shape[1]
-        O, units = weight.shape[0], -(-weight.shape[0] // unit)
-        each, quarter = max(1, _BLOCK_BYTES // (4 * (stored.nbytes // units))), O // (4 * unit)
-        mode = ADD_GATED if gate is not None else ADD if add else STORE
-        gated = [0, 0] if gate is None else [gate.code, gate.step]
-        fields = [
-            kind, self.constant(stored), x.code, x.step, I, O, each, y.code, y.step,
-            0 if bias is None else self.vector(bias), ACTIVATIONS.index(activation), mode, *gated, scales,
-        ]  # fmt: skip
-        self._bytes[-1] += weight.nbytes
-        self._terms += weight.size
-        room = 4 * CHUNK * self.rows + room_for_tiles(I) if opcode == opcodes.INTEGER_PRODUCT else 0
-        self.add(opcode, max(1, -(-quarter // each)), fields, scratch=room)
-
-    def _quantise(self, x: Place, dtype: str) -> Place:
-        """Return where activations stand as codes and scales, for weights of a dtype; they are made once a phase."""
-        if (x, dtype) not in self._quantised:
-            size = bytes_of_activations(x.size) // 4
-            y = self._quantised[x, dtype] = self.own(padded(size))
-            fields = [x.code, x.step, y.code, y.step, x.size, INTEGERS[dtype]]
-            self.add(opcodes.QUANTISE, 1, fields, own=True)
-        return self._quantised[x, dtype]
-
-    # How it runs.
 
     def finish(self) -> None:
-        """Make the arrays that compiled code reads; nothing can be added after this."""
-        steps = np.zeros((len(self._steps), _FIELDS), np.int64)
-        for i, step in enumerate(self._steps):
-            steps[i, : len(step)] = step
-        numbers = np.array(self._numbers, np.float32)[:, None]
-        self._ready = (steps, numbers, np.array(self._phases, np.int64))
-        self._run = run.runner({step[0] for step in self._steps})
-        self._launches, begin, total = [], 0, 0
-        for p, size in enumerate(self._bytes):
-            if total + size > _LAUNCH_BYTES and p > begin:
-                self._launches.append((begin, p))
-                begin, total = p, 0
-            total += size
-        self._launches.append((begin, len(self._bytes)))
+        """Choose memory, make the arrays that compiled code reads, and check them; nothing can be added after this."""
+        self.memory.allocate()
+        steps = [step for phase in self.phases for step in (*phase.private, *phase.shared)]
+        width = max(step.kind.width for step in steps)
+        self.packed = np.zeros((len(steps), width), np.int64)
+        self.numbers = np.zeros((len(steps), width), np.float32)
+        for packed, numbers, step in zip(self.packed, self.numbers, steps, strict=True):
+            packed[[OPCODE, BLOCKS, ROW_BLOCKS]] = step.kind.opcode, step.blocks, step.row_blocks
+            for name, declared in step.kind.declared.items():
+                at = getattr(step.kind.fields, name)
+                value = step.sizes[name] if isinstance(declared, Size) else step.values.get(name)
+                if isinstance(declared, Number):
+                    numbers[at] = value
+                else:
+                    packed[at : at + declared.width] = declared.pack(value, self.memory)
+        self.table = np.zeros((len(self.phases), 5), np.int64)
+        begin = 0
+        for row, phase in zip(self.table, self.phases, strict=True):
+            shared, end = begin + len(phase.private), begin + len(phase.private) + len(phase.shared)
+            blocks = sum(step.blocks for step in phase.shared), sum(step.row_blocks for step in phase.shared)
+            row[:] = begin, shared, end, *blocks
+            begin = end
+        self.check()
+        self._run = run.runner({step.kind for step in steps})
+        self._terms = sum(step.sizes["O"] * step.sizes["I"] for step in steps if "units" in step.kind.declared)
+        self._launches = self._cut()
+
+    def check(self) -> None:
+        """Check every field of the packed steps against the memory that it refers to.
+
+        Raises
+        ------
+        ProgramError
+            Names the step and the field.
+        """
+        for number, packed in enumerate(self.packed.tolist()):
+            kind = Kind.known.get(packed[OPCODE])
+            if kind is None:
+                raise ProgramError(f"step {number}: has no known kind, but {packed[OPCODE]}")
+            sizes = {
+                name: packed[getattr(kind.fields, name)] for name, f in kind.declared.items() if isinstance(f, Size)
+            }
+            for name, declared in kind.declared.items():
+                at = getattr(kind.fields, name)
+                fault = declared.check(packed[at : at + declared.width], sizes, self.memory)
+                if fault:
+                    raise ProgramError(f"step {number} ({kind.name}): {name} {fault}")
+        if (self.table[:, 0] > self.table[:, 1]).any() or (self.table[:, 1] > self.table[:, 2]).any():
+            raise ProgramError("phases: steps must be in the order of their phases")
+        for row in self.table:
+            counted = self.packed[row[1] : row[2], BLOCKS : ROW_BLOCKS + 1].sum(axis=0)
+            if (counted != row[3:]).any() or (counted < 0).any():
+                raise ProgramError(f"phases: the steps have {counted} blocks; their phase says {row[3:]}")
+
+    def _cut(self) -> list[tuple[int, int]]:
+        """Return the phases of each launch."""
+        launches, begin, total = [], 0, 0
+        for number, phase in enumerate(self.phases):
+            if total + phase.nbytes > _LAUNCH_BYTES and number > begin:
+                launches.append((begin, number))
+                begin, total = number, 0
+            total += phase.nbytes
+        return [*launches, (begin, len(self.phases))]
+
+    def __str__(self) -> str:
+        """Phases and steps, with names, sizes and the bytes of matrices that each phase reads."""
+        lines = []
+        for number, phase in enumerate(self.phases):
+            lines.append(f"phase {number}: {phase.nbytes:,} bytes of matrices")
+            lines += [f"  each worker: {step}" for step in phase.private]
+            lines += [f"  {step}" for step in phase.shared]
+        return "\n".join(lines)
 
     def run(self, rows: int, slots: Array) -> None:
         """Run all phases on so many rows; `slots` holds the addresses of the slots, from number 1 on."""
         with self._lock:
-            self._make_room(threads())
+            self._make_scratch(threads())
             self._counters[:] = 0
             launch = self._run.sized(self._terms)
             for first, stop in self._launches:
-                launch(*self._ready, first, stop, rows, slots, self._counters, self._places, self._room)
+                launch(
+                    self.packed, self.numbers, self.table, first, stop, rows, slots, self._counters, self._private,
+                    self._scratch_memory,
+                )  # fmt: skip
 
-    def _make_room(self, workers: int) -> None:
+    def _make_scratch(self, workers: int) -> None:
         if self._workers != workers:
             self._workers = workers
-            self._counters = np.zeros((len(self._bytes), workers + 1, run.COUNTERS), np.int64)
-            self._places, self._room = (zeros(workers, padded(numbers)) for numbers in (self._own, self._scratch))
-
-
-def _apart(places: Sequence[Place]) -> int:
-    """Return the bytes from one of several places to the next."""
-    return abs(places[1].code - places[0].code) if len(places) > 1 else 0
+            self._counters = np.zeros((len(self.phases), workers + 1, run.COUNTERS), np.int64)
+            sizes = (self.memory.private_size, self._scratch)
+            self._private, self._scratch_memory = (zeros(workers, padded(size)) for size in sizes)

@@ -1,34 +1,19 @@
 """The channel mix of RWKV-4, 5 and 6: a squared-ReLU network whose output is gated by a receptance.
 
-Letters: M packed tokens, C channels, F feed-forward width.
+Letters: C channels, F feed-forward width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Any
+
+import numpy as np
 
 from ..checkpoints.naming import Array, Matrix
-from ..decoding import Pair, Place, Program
-from ..primitives.linear_map import Product, linear_map
-from ..primitives.shift import mixtures
-
-
-class Gated(Protocol):
-    """The three matrices."""
-
-    @property
-    def key(self) -> Matrix:
-        """Return the matrix (F, C)."""
-
-    @property
-    def receptance(self) -> Matrix:
-        """Return the matrix (C, C)."""
-
-    @property
-    def value(self) -> Matrix:
-        """Return the matrix (C, F)."""
+from ..operations import Operations, Product, Value
+from .rwkv_layer import RWKVConfig, RWKVLayer, mixes
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,23 +27,16 @@ class ChannelMix:
     value: Annotated[Matrix, "C F"]
 
 
-def gated_channel_mix(x: Array, z: Array, previous: Array, ffn: Gated, share: Array) -> Array:
-    """Return x + sigmoid(W_r m_r) * (W_v relu(W_k m_k)^2) for z (M, C); share (2, 1, C) is that of k and r."""
-    m_k, m_r = mixtures(z, previous, share)
-    r = linear_map(m_r, ffn.receptance.weight, "sigmoid")
-    return linear_map(Product(m_k, ffn.key.weight, "relu_squared"), ffn.value.weight, gate=r, added=x)
+class GatedChannelMix(RWKVLayer):
+    """A layer with this channel mix; `shares` are those of the last token in the mixtures for key and receptance."""
 
+    def __init__(self, block: Any, config: RWKVConfig, dtype: np.dtype[Any], shares: Sequence[Array]) -> None:
+        super().__init__(block, config, dtype)
+        self._ffn, self._ffn_mixes = block.ffn, mixes(("x_k", "x_r"), shares)
 
-def gated_channel_mix_steps(
-    p: Program, norm: Callable[[], Place], shift: Pair, ffn: Gated, share: Array, x: Place
-) -> None:
-    """Add the same for one token of every sequence, and that to x."""
-    hidden, r = p.shared("hidden", len(ffn.key.weight)), p.shared("r", x.size)
-    p.phase()
-    z = norm()
-    m_k, m_r = p.mix(z, shift[0], share.reshape(2, -1))
-    p.product(m_k, ffn.key.weight, hidden, activation="relu_squared")
-    p.product(m_r, ffn.receptance.weight, r, activation="sigmoid")
-    p.copy(z, shift[1])
-    p.phase()
-    p.product(hidden, ffn.value.weight, x, gate=r)
+    def channel_mix(self, o: Operations, x: Value, z: Value, previous: Value) -> Value:
+        """Return ``x + sigmoid(W_r x_r) * (W_v relu(W_k x_k)^2)``."""
+        ffn = self._ffn
+        x_k, x_r = o.mix(z, previous, self._ffn_mixes)
+        (r,) = o.multiply(r=Product(x_r, ffn.receptance.weight, "sigmoid"))
+        return o.add_feed_forward(x, Product(x_k, ffn.key.weight, "relu_squared"), ffn.value.weight, gate=r)

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._jit import interpreted
+from .._tree import leaves, map_leaves
 from ..decoding import Program, Unsuitable
-from .network import Fixed, Growing, Network
+from ..operations.tokens import Tokens
+from .network import Growing, Network
 from .state import State
 
 Array = npt.NDArray[Any]
 
-MOST = 64
+MOST_SEQUENCES = 64
 """Sequences that one call decodes at most; beyond that, decoding is bound by arithmetic, as prompts are."""
 _Growing = dict[int, Any]
 _LINE = 64
@@ -77,46 +81,82 @@ class DecodedState(State):
         return np.dtype(np.float32)
 
 
+@dataclass(frozen=True)
+class _Leaf:
+    """An array of fixed size in a state: its name, axes of one sequence in the order of memory, dtype, and where it is.
+
+    `order` are these axes in the order of the state, the batch first; `begin` counts bytes for one sequence.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: tuple[int, ...]
+    begin: int
+
+    def view(self, memory: Array, batch: int) -> Array:
+        """Return the array of `batch` sequences in memory, with its axes in the order of the state."""
+        return np.ndarray((batch, *self.shape), self.dtype, memory, batch * self.begin).transpose(self.order)
+
+
 class Decoder:
-    """What a network does with one token of each of up to `MOST` sequences.
+    """What a network does with one token of each of up to `MOST_SEQUENCES` sequences.
 
     Raises
     ------
     Unsuitable
-        If the network is none that can be decoded so.
+        If the network cannot be decoded so.
+
+    Attributes
+    ----------
+    program : Program
     """
 
     def __init__(self, network: Network) -> None:
-        embed, head, self._layers = network.embed, network.head, network.layers
-        self._vocabulary, channels = head.weight.shape
-        program = self._program = Program(MOST)
-        tokens, logits, x = program.slot(1), program.slot(self._vocabulary), program.shared("x", channels)
-        program.phase()
-        program.embed(tokens, embed.table, embed.norm, x)
-        self._leaves: list[list[tuple[tuple[int, ...], np.dtype[Any], int]]] = []  # of a layer: shape, dtype, place
-        self._growing: list[tuple[int, Growing]] = []
+        head, self._layers = network.head, network.layers
+        self._vocabulary = head.weight.shape[0]
         self._kept: list[Array] = []
-        self._bytes, carry = 0, None  # of a state's fixed part, for one sequence
+        program = self.program = Program(MOST_SEQUENCES)
+        slot = program.memory.slot
+        tokens, logits = slot("tokens", 1, 8), slot("logits", self._vocabulary)
+        x, v_first = Tokens(program, {}).embed(tokens, network.embed.table, network.embed.norm, "x"), None
+        self._starts = [layer.start(1) for layer in network.layers]
+        self._leaves: list[list[_Leaf]] = []
+        self._bytes = 0  # of a state's fixed part, for one sequence
         # Of every slot: in which array of a call it lies, and how many bytes from its beginning for each sequence. The
         # arrays are the state before and after, the tokens, the logits, and what layers that grow have given.
         self._places, others = [(2, 0), (3, 0)], itertools.count(4)
         for n, layer in enumerate(network.layers):
-            if not isinstance(layer, Fixed | Growing):
-                raise Unsuitable
-            first, leaves = program.slots, []
-            carry = layer.plan(program, x, carry)
-            if isinstance(layer, Fixed):
-                for leaf in layer.arrays(layer.start(1)):
-                    leaves.append((leaf.shape[1:], leaf.dtype, self._bytes))
-                    self._bytes += -(-leaf.nbytes // _LINE) * _LINE
-                self._places += [(which, place) for which in (0, 1) for _, _, place in leaves]
-            else:
-                self._growing.append((n, layer))
-                self._places += [(next(others), 0) for _ in range(program.slots - first)]
+            leaves = [] if isinstance(layer, Growing) else self._fixed(self._starts[n])
             self._leaves.append(leaves)
-        program.phase()
-        program.product(program.norm(x, head.scale, head.shift, head.eps), head.weight, logits)
+            cells = {}
+            for leaf in leaves:
+                size, name = math.prod(leaf.shape), f"blocks.{n}.{leaf.name}"
+                cells[leaf.name] = (
+                    slot(f"{name} before", size, leaf.dtype.itemsize),
+                    slot(name, size, leaf.dtype.itemsize),
+                )
+                self._places += [(0, leaf.begin), (1, leaf.begin)]
+            executor = Tokens(program, cells, f"blocks.{n}.")
+            x, v_first = layer(executor, x, v_first)
+            self._places += [(next(others), 0) for _ in executor.grown]
+        last = Tokens(program, {})
+        last.logits(head.normalized(last, x), head.weight, logits)
         program.finish()
+
+    def _fixed(self, state: Any) -> list[_Leaf]:
+        """Give the arrays of one sequence's state their places, behind those of earlier layers."""
+        found = []
+        for name, array in leaves(state):
+            if not isinstance(array, np.ndarray):
+                raise Unsuitable(f"{name} of the state is no array of fixed size")
+            memory_order = sorted(range(1, array.ndim), key=lambda axis: -array.strides[axis])
+            order = (0, *(1 + memory_order.index(axis) for axis in range(1, array.ndim)))
+            found.append(
+                _Leaf(name, tuple(array.shape[axis] for axis in memory_order), array.dtype, order, self._bytes)
+            )
+            self._bytes += -(-array.nbytes // _LINE) * _LINE
+        return found
 
     def __call__(self, tokens: Array, state: State) -> tuple[Array, State]:
         """Return the logits (B, V) after tokens (B,), int64, and the state."""
@@ -124,39 +164,37 @@ class Decoder:
         if isinstance(state, DecodedState) and state.decoder is self:
             memory, growing = state.memory, state.growing
         else:
-            memory, growing = self._packed(state, B), dict(enumerate(state.layers))
+            memory = self._packed(state, B)
+            growing = {n: layer for n, layer in enumerate(state.layers) if isinstance(self._layers[n], Growing)}
         logits, final = np.empty((B, self._vocabulary), np.float32), _Memory(B * self._bytes, self._kept)
         arrays, grown, offsets = [np.ascontiguousarray(tokens), logits], {}, np.arange(B + 1)
-        for n, layer in self._growing:
-            grown[n], more = layer.advance(growing[n], offsets)
-            arrays += more
+        for n, layer in enumerate(self._layers):
+            if isinstance(layer, Growing):
+                grown[n], more = layer.advance(growing[n], offsets)
+                arrays += more
         places = [memory.address, final.address, *map(_address, arrays)]
         slots = np.array([0, *[places[which] + B * place for which, place in self._places]], np.int64)
-        self._program.run(B, slots)
+        self.program.run(B, slots)
         return logits, DecodedState(state.fingerprint, self, B, final, grown)
 
     def layers_of(self, memory: _Memory, batch: int, growing: _Growing) -> tuple[Any, ...]:
         """Return the states of all layers, as views of the memory that holds what does not grow."""
-        layers, everything = [], np.asarray(memory)
-        for n, layer in enumerate(self._layers):
-            if isinstance(layer, Fixed):
-                arrays = [
-                    np.ndarray((batch, *shape), dtype, everything, batch * place)
-                    for shape, dtype, place in self._leaves[n]
-                ]
-                layers.append(layer.state_of(arrays))
-            else:
-                layers.append(growing[n])
-        return tuple(layers)
+        everything = np.asarray(memory)
+
+        def layer_of(n: int) -> Any:
+            arrays = {leaf.name: leaf.view(everything, batch) for leaf in self._leaves[n]}
+            return growing[n] if n in growing else map_leaves(lambda name, _: arrays[name], self._starts[n])
+
+        return tuple(map(layer_of, range(len(self._layers))))
 
     def _packed(self, state: State, batch: int) -> _Memory:
         """Return the arrays of fixed size of any state behind each other."""
         memory = _Memory(batch * self._bytes, self._kept)
         everything = np.asarray(memory)
-        for layer, leaves, known in zip(self._layers, self._leaves, state.layers, strict=True):
-            if isinstance(layer, Fixed):
-                for (shape, dtype, place), array in zip(leaves, layer.arrays(known), strict=True):
-                    np.ndarray((batch, *shape), dtype, everything, batch * place)[...] = array
+        for found, known in zip(self._leaves, state.layers, strict=True):
+            arrays = dict(leaves(known)) if found else {}
+            for leaf in found:
+                leaf.view(everything, batch)[...] = arrays[leaf.name]
         return memory
 
 
@@ -164,9 +202,13 @@ def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def decoder_of(network: Network) -> Decoder | None:
-    """Return the network's decoder, if it can have one; addresses mean nothing to Python."""
+def decoder_of(network: Network) -> Decoder | str:
+    """Return the network's decoder, or why it has none."""
+    if interpreted():
+        return "compiled code is needed, and NUMBA_DISABLE_JIT turns it off"
+    if network.embed.dtype != np.float32:
+        return f"activations are {network.embed.dtype}; programs compute in float32"
     try:
-        return None if interpreted() else Decoder(network)
-    except Unsuitable:
-        return None
+        return Decoder(network)
+    except Unsuitable as why:
+        return str(why)

@@ -176,13 +176,13 @@ _ATTENTION = Described(
     usual={"model_type": "mistral", "sliding_window": None},
     options=("n_group", "window"),
 )
-_RWKV7 = Recurrent("rwkv7", "rwkv7", rwkv7.Block, rwkv7.layer)
+_RWKV7 = Recurrent("rwkv7", "rwkv7", rwkv7.Block, rwkv7.Layer)
 KINDS: dict[str, Recurrent | Described] = {
     "a": _ATTENTION,
     "r": _RWKV7,
-    "4": Recurrent("rwkv4", "rwkv4", rwkv4.Block, rwkv4.layer),
-    "5": Recurrent("rwkv5", "rwkv5.2", rwkv5.Block52, rwkv5.layer),
-    "6": Recurrent("rwkv6", "rwkv6", rwkv6.Block, rwkv6.layer),
+    "4": Recurrent("rwkv4", "rwkv4", rwkv4.Block, rwkv4.Layer),
+    "5": Recurrent("rwkv5", "rwkv5.2", rwkv5.Block52, rwkv5.Layer),
+    "6": Recurrent("rwkv6", "rwkv6", rwkv6.Block, rwkv6.Layer),
     "7": _RWKV7,
     "m": Described("mamba1", mamba1, mamba1.Block, mamba1.Mamba1Layer, "backbone.layers.0.", {"model_type": "mamba"}),
     "s": Described("mamba2", mamba2, mamba2.Block, mamba2.Mamba2Layer, "backbone.layers.0.", {"model_type": "mamba2"}),

@@ -18,8 +18,10 @@ from .._arguments import named
 from ..checkpoints import save_safetensors
 from ..checkpoints.naming import flatten
 from ..checkpoints.quantised_tensors import parts
+from ..decoding import Program
 from ..errors import ShapeError, StateError
-from .decoder import MOST, Decoder, decoder_of
+from ..operations import Prompts
+from .decoder import MOST_SEQUENCES, Decoder, decoder_of
 from .network import Config, Network, activations_dtype
 from .rwkv_layer import tuned_start
 from .sequences import Restore, Tokens, pack, windows
@@ -68,8 +70,8 @@ class Model:
         self.nbytes = sum(array.nbytes for array in arrays.values())
         self.n_parameters = sum(array.size for array in arrays.values())
         self._dtype = activations_dtype(arrays)
-        self._network = network(weights, config, self._dtype)
-        self._decoder: Decoder | Literal[False] | None = None  # made when it is first needed; False: there is none
+        self.network = network(weights, config, self._dtype)
+        self._decoder: Decoder | str | None = None  # made when it is first needed; a text says why there is none
 
     def __repr__(self) -> str:
         c = self.config
@@ -141,7 +143,7 @@ class Model:
             ends = window[1:] > window[:-1]
             last[ends] = x[window[1:][ends] - 1]
             if result is not None:
-                result[where] = self._network.head(x)
+                result[where] = self.network.head(x)
         if state is not None and final is state:
             final = state.copy()
         answer = restore(result) if result is not None else self._last(last, restore)
@@ -151,7 +153,7 @@ class Model:
 
     def initial_state(self, batch: int = 1) -> State:
         """Return the state at the start of `batch` texts: zeros, or what the checkpoint was tuned to start from."""
-        return State(self.fingerprint, tuple(layer.start(batch) for layer in self._network.layers))
+        return State(self.fingerprint, tuple(layer.start(batch) for layer in self.network.layers))
 
     def tuned_state(self, tensors: Mapping[str, Array], source: str = "tensors") -> State:
         """Return the initial state that ``blocks.n.att.time_state`` tensors (H, V, K) describe.
@@ -161,7 +163,7 @@ class Model:
         StateError
             If one is missing or has another shape, or the model is none of RWKV-5 to 7.
         """
-        return State(self.fingerprint, tuned_start(self._network.layers, tensors, source))
+        return State(self.fingerprint, tuned_start(self.network.layers, tensors, source))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the weights as safetensors, under the original tensor names and in the dtypes they have.
@@ -174,17 +176,30 @@ class Model:
         arrays, more = parts(flatten(self.stored))
         save_safetensors(path, arrays, self.config.metadata() | more)
 
-    def _decodes(self, batch: int) -> bool:
-        """Whether one token of so many sequences can go through the layers as a list of steps."""
-        if self._dtype != np.float32 or not 0 < batch <= MOST:
-            return False
+    @property
+    def program(self) -> Program | str:
+        """What one token of every sequence runs, or why tokens go layer by layer.
+
+        Examples
+        --------
+        >>> import wkvnp
+        >>> model = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+        >>> len(model.program.phases)
+        7
+        >>> wkvnp.init("rwkv7", n_layer=1, n_embd=40, head_size=8, vocab_size=256, rng=0).program
+        'blocks.0.att.x has 40 numbers; a whole number of vectors of 16 is needed'
+        """
         if self._decoder is None:
-            self._decoder = decoder_of(self._network) or False
-        return bool(self._decoder)
+            self._decoder = decoder_of(self.network)
+        return self._decoder if isinstance(self._decoder, str) else self._decoder.program
+
+    def _decodes(self, batch: int) -> bool:
+        """Whether one token of `batch` sequences can be run as a program."""
+        return 0 < batch <= MOST_SEQUENCES and not isinstance(self.program, str)
 
     def _decode(self, tokens: Array, state: State | None, restore: Restore, logits: str) -> tuple[Any, State]:
         """Feed one token of every sequence."""
-        assert self._decoder
+        assert isinstance(self._decoder, Decoder)
         before = self.initial_state(tokens.size) if state is None else state
         result, after = self._decoder(tokens, before)
         if logits == "all":
@@ -195,18 +210,19 @@ class Model:
         self, tokens: Array, offsets: Array, state: State, streams: Mapping[int, tuple[Array, Array]]
     ) -> tuple[Array, State]:
         """Run packed tokens through all layers; return the residual stream (M, C) and the new state."""
-        x = self._network.embed(tokens)
-        after, carry = [], None
-        for n, layer in enumerate(self._network.layers):
-            x, final, carry = layer(x, state.layers[n], offsets, carry)
-            after.append(final)
+        x = self.network.embed(tokens)
+        after, v_first = [], None
+        for n, layer in enumerate(self.network.layers):
+            executor = Prompts(state.layers[n], offsets)
+            x, v_first = layer(executor, x, v_first)
+            after.append(executor.state)
             if n in streams:
                 stream, where = streams[n]
                 stream[where] = x
         return x, State(self.fingerprint, tuple(after))
 
     def _last(self, x: Array, restore: Restore) -> Array:
-        logits = self._network.head(x)
+        logits = self.network.head(x)
         return logits[0] if restore.single else logits
 
     def _check_layers(self, hidden: Sequence[int] | None) -> list[int]:

@@ -22,22 +22,18 @@ import numpy as np
 from .._dtypes import dtype_name
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Matrix, declare
-from ..decoding import Place, Program, selective_blocks
-from ..mechanisms.mamba1 import packed as selective_scan
-from ..primitives.linear_map import linear_map
-from ..primitives.norm import rms_norm
+from ..operations import Operations, Product, Value
 from .mamba_layer import (
-    Convolution,
     MambaConfig,
     MambaState,
+    convolution,
     mamba_network,
     placed,
     pole,
+    product_with,
     shared_axes,
     shared_fields,
-    step,
 )
-from .maps import Maps
 from .network import Network, vector
 from .settings import Settings
 
@@ -119,70 +115,37 @@ class Mamba1Layer:
     def __init__(self, block: Block, config: Mamba1Config, dtype: np.dtype[Any]) -> None:
         mixer, self._config, self._dtype = block.mixer, config, dtype
         self._norm = vector(block.norm.weight, dtype)
-        self._in_proj, self._convolution = Maps((mixer.in_proj,), dtype), Convolution(mixer.conv1d, dtype)
-        self._x_proj, self._dt_proj = mixer.x_proj.weight, mixer.dt_proj.weight
+        self._in_proj, self._out_proj = product_with(mixer.in_proj, dtype), product_with(mixer.out_proj, dtype)
+        self._conv, self._x_proj, self._dt_proj = (
+            convolution(mixer.conv1d, dtype),
+            mixer.x_proj.weight,
+            mixer.dt_proj.weight,
+        )
         self._dt_bias = vector(mixer.dt_proj.bias, dtype)
         # The kernel wants A with its channels innermost: laid out so here, not for every token.
         self._A, self._D = np.asfortranarray(pole(mixer.A_log, dtype)), vector(mixer.D, dtype)
-        self._out_proj = Maps((mixer.out_proj,), dtype)
-        self._ones = np.ones(max(config.rank, config.n_state), dtype)
 
     def start(self, batch: int) -> MambaState:
-        """Return an empty past."""
+        """Return an empty past; in memory, the channels of a state are innermost."""
         c = self._config
-        window, ssm = (batch, c.n_conv - 1, c.n_inner), (batch, c.n_inner, c.n_state)
-        return MambaState(np.zeros(window, self._dtype), np.zeros(ssm, self._dtype))
+        window, ssm = (batch, c.n_conv - 1, c.n_inner), (batch, c.n_state, c.n_inner)
+        return MambaState(np.zeros(window, self._dtype), np.zeros(ssm, self._dtype).swapaxes(1, 2))
 
-    def __call__(self, x: Array, state: MambaState, offsets: Array, carry: Any) -> tuple[Array, MambaState, Any]:
-        """Return x (M, C) after the layer, its state, and `carry` untouched."""
-        y, final = self._mix(rms_norm(x, self._norm, self._config.norm_eps), state, offsets)
-        return x + y, final, carry
-
-    def plan(self, program: Program, x: Place, carry: Any) -> Any:
-        """Add what the layer does with one token of every sequence; return `carry` untouched."""
-        c, p = self._config, program
-        E, R, N = c.n_inner, c.rank, c.n_state
-        before, after = ((p.slot((c.n_conv - 1) * E), p.slot(E * N)) for _ in range(2))
-        xz, low, convolved, y = p.shared("xz", 2 * E), p.shared("low", R + 2 * N), p.shared("x", E), p.shared("y", E)
-        p.phase()
-        self._in_proj.plan(p, p.norm(x, self._norm, None, c.norm_eps), (xz,))
-        p.phase()
-        conv = p.convolve(xz.part(0, E), before[0], self._convolution.weight, self._convolution.bias)
-        p.product(conv, self._x_proj, low)
-        p.copy(conv, convolved)
-        p.push(xz.part(0, E), (before[0], after[0]))
-        p.phase()
-        dt, B, C = low.part(0, R), low.part(R, N), low.part(R + N, N)
+    def __call__(self, o: Operations, x: Value, v_first: Value) -> tuple[Value, Value]:
+        """Return the residual stream after the layer, and `v_first` as it was."""
+        c = self._config
+        o.scope = "mixer"
+        (xz,) = o.multiply(xz=self._in_proj(o.rms_norm("x", x, self._norm, c.norm_eps)))
+        u, z = o.split(xz, u=c.n_inner, z=c.n_inner)
+        u = o.convolve("conv", u, *self._conv, "convolution")
+        (low,) = o.multiply(low=Product(u, self._x_proj))
+        dt, B, C = o.split(low, dt=c.rank, B=c.n_state, C=c.n_state)
         if c.mixer_eps is not None:
-            dt, B, C = (p.norm(part, self._ones[: part.size], None, c.mixer_eps) for part in (dt, B, C))
-        step = (self._dt_proj, self._dt_bias)
-        selective_blocks(p, convolved, xz.part(E, E), dt, B, C, step, self._A, self._D, (before[1], after[1]), y)
-        p.phase()
-        self._out_proj.plan(p, y, (x,), add=True)
-        return carry
-
-    def arrays(self, state: MambaState) -> list[Array]:
-        """Return the arrays of a state, in the order of the slots of `plan`."""
-        return [state.convolution, state.ssm.swapaxes(1, 2)]
-
-    def state_of(self, arrays: list[Array]) -> MambaState:
-        """Return the state of such arrays."""
-        return MambaState(arrays[0], arrays[1].swapaxes(1, 2))
-
-    def _mix(self, z: Array, state: MambaState, offsets: Array) -> tuple[Array, MambaState]:
-        E, R, N = self._config.n_inner, self._config.rank, self._config.n_state
-        xz = self._in_proj(z)[0]
-        x, gate = xz[:, :E], np.ascontiguousarray(xz[:, E:])
-        x, window = self._convolution(x, state.convolution, offsets)
-        low = linear_map(x, self._x_proj)
-        dt, B, C = self._normed(low[:, :R]), self._normed(low[:, R : R + N]), self._normed(low[:, R + N :])
-        dt = step(linear_map(dt, self._dt_proj), self._dt_bias)
-        y, ssm = selective_scan(x, dt, self._A, B, C, self._D, gate, state.ssm, offsets)
-        return self._out_proj(y)[0], MambaState(window, ssm)
-
-    def _normed(self, x: Array) -> Array:
-        eps = self._config.mixer_eps
-        return x if eps is None else rms_norm(x, self._ones[: x.shape[1]], eps)
+            ones = np.ones(max(c.rank, c.n_state), self._dtype)
+            dt = o.rms_norm("dt", dt, ones[: c.rank], c.mixer_eps)
+            B, C = (o.rms_norm(name, part, ones[: c.n_state], c.mixer_eps) for name, part in (("B", B), ("C", C)))
+        y = o.selective(u, z, dt, self._dt_proj, self._dt_bias, B, C, self._A, self._D, "ssm")
+        return o.add_product(x, self._out_proj(y)), v_first
 
 
 def network(weights: Weights, config: Mamba1Config, dtype: np.dtype[Any]) -> Network:

@@ -20,26 +20,21 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from .. import _scalar as scalar
 from .._dtypes import dtype_name
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Matrix, declare
-from ..decoding import Place, Program, state_space_heads
-from ..mechanisms.mamba2 import packed as state_space_duality
-from ..primitives.elementwise import elementwise
-from ..primitives.norm import rms_norm
+from ..operations import Operations, Value
 from .mamba_layer import (
-    Convolution,
     MambaConfig,
     MambaState,
+    convolution,
     mamba_network,
     placed,
     pole,
+    product_with,
     shared_axes,
     shared_fields,
-    step,
 )
-from .maps import Maps
 from .network import Network, vector
 from .settings import Settings
 
@@ -114,22 +109,15 @@ class Mamba2Config(MambaConfig):
         return 4 * self.n_layer * ((self.n_conv - 1) * self.n_convolved + self.n_inner * self.n_state)
 
 
-@elementwise
-def gated(y: Any, gate: Any) -> Any:
-    """Return y silu(gate)."""
-    return y * gate * scalar.sigmoid(gate)
-
-
 class Mamba2Layer:
     """One layer: the mixer is added to the residual stream, after an RMS norm."""
 
     def __init__(self, block: Block, config: Mamba2Config, dtype: np.dtype[Any]) -> None:
         mixer, self._config, self._dtype = block.mixer, config, dtype
         self._norm, self._gated_norm = vector(block.norm.weight, dtype), vector(mixer.norm.weight, dtype)
-        self._in_proj, self._convolution = Maps((mixer.in_proj,), dtype), Convolution(mixer.conv1d, dtype)
-        self._dt_bias, self._limited = vector(mixer.dt_bias, dtype), config.step_limit != (0.0, math.inf)
+        self._in_proj, self._out_proj = product_with(mixer.in_proj, dtype), product_with(mixer.out_proj, dtype)
+        self._conv, self._dt_bias = convolution(mixer.conv1d, dtype), vector(mixer.dt_bias, dtype)
         self._A, self._D = pole(mixer.A_log, dtype), vector(mixer.D, dtype)
-        self._out_proj = Maps((mixer.out_proj,), dtype)
 
     def start(self, batch: int) -> MambaState:
         """Return an empty past."""
@@ -137,59 +125,19 @@ class Mamba2Layer:
         window, ssm = (batch, c.n_conv - 1, c.n_convolved), (batch, c.n_head, c.n_state, c.head_size)
         return MambaState(np.zeros(window, self._dtype), np.zeros(ssm, self._dtype))
 
-    def __call__(self, x: Array, state: MambaState, offsets: Array, carry: Any) -> tuple[Array, MambaState, Any]:
-        """Return x (M, C) after the layer, its state, and `carry` untouched."""
-        y, final = self._mix(rms_norm(x, self._norm, self._config.norm_eps), state, offsets)
-        return x + y, final, carry
-
-    def plan(self, program: Program, x: Place, carry: Any) -> Any:
-        """Add what the layer does with one token of every sequence; return `carry` untouched."""
-        c, p = self._config, program
-        E, Q, GN, H = c.n_inner, c.n_convolved, c.n_group * c.n_state, c.n_head
-        before, after = ((p.slot((c.n_conv - 1) * Q), p.slot(E * c.n_state)) for _ in range(2))
-        zxBCdt, y = p.shared("zxBCdt", E + Q + H), p.shared("y", E)
-        p.phase()
-        self._in_proj.plan(p, p.norm(x, self._norm, None, c.norm_eps), (zxBCdt,))
-        p.phase()
-        xBC = zxBCdt.part(E, Q)
-        conv = p.convolve(xBC, before[0], self._convolution.weight, self._convolution.bias)
-        p.push(xBC, (before[0], after[0]))
-        state_space_heads(
-            p, conv.part(0, E), conv.part(E, GN), conv.part(E + GN, GN), zxBCdt.part(E + Q, H),
-            (self._dt_bias, self._A, self._D), c.step_limit, (before[1], after[1]), y, c.n_group,
-        )  # fmt: skip
-        p.phase()
-        gated = p.gate(y, zxBCdt.part(0, E))
-        normed = p.norm(gated, self._gated_norm, None, c.norm_eps, groups=c.n_group)
-        self._out_proj.plan(p, normed, (x,), add=True)
-        return carry
-
-    def arrays(self, state: MambaState) -> list[Array]:
-        """Return the arrays of a state, in the order of the slots of `plan`."""
-        return [state.convolution, state.ssm]
-
-    def state_of(self, arrays: list[Array]) -> MambaState:
-        """Return the state of such arrays."""
-        return MambaState(arrays[0], arrays[1])
-
-    def _mix(self, z: Array, state: MambaState, offsets: Array) -> tuple[Array, MambaState]:
-        c, M = self._config, len(z)
-        E, Q, GN = c.n_inner, c.n_convolved, c.n_group * c.n_state
-        zxBCdt = self._in_proj(z)[0]
-        gate, xBC, dt = zxBCdt[:, :E], zxBCdt[:, E : E + Q], zxBCdt[:, E + Q :]
-        xBC, window = self._convolution(xBC, state.convolution, offsets)
-        x, B, C = (np.ascontiguousarray(part) for part in (xBC[:, :E], xBC[:, E : E + GN], xBC[:, E + GN :]))
-        dt = step(dt, self._dt_bias)
-        if self._limited:
-            np.clip(dt, *c.step_limit, out=dt)
-        heads, groups = (M, c.n_head, c.head_size), (M, c.n_group, c.n_state)
-        y, ssm = state_space_duality(
-            x.reshape(heads), dt, self._A, B.reshape(groups), C.reshape(groups), self._D, None, state.ssm, offsets
-        )
+    def __call__(self, o: Operations, x: Value, v_first: Value) -> tuple[Value, Value]:
+        """Return the residual stream after the layer, and `v_first` as it was."""
+        c = self._config
+        E, GN = c.n_inner, c.n_group * c.n_state
+        o.scope = "mixer"
+        (zxBCdt,) = o.multiply(zxBCdt=self._in_proj(o.rms_norm("x", x, self._norm, c.norm_eps)))
+        z, xBC, dt = o.split(zxBCdt, z=E, xBC=c.n_convolved, dt=c.n_head)
+        u, B, C = o.split(o.convolve("conv", xBC, *self._conv, "convolution"), u=E, B=GN, C=GN)
+        y = o.state_space(u, B, C, dt, self._dt_bias, self._A, self._D, c.step_limit, c.n_group, "ssm")
         # As the original: the gate before the norm, and a norm for every group. Older versions of transformers had one
         # norm over all groups, which is another model than the one that was trained.
-        y = rms_norm(gated(y.reshape(M, E), gate), self._gated_norm, c.norm_eps, c.n_group)
-        return self._out_proj(y)[0], MambaState(window, ssm)
+        y = o.rms_norm("normed", o.gate("gated", y, z), self._gated_norm, c.norm_eps, c.n_group)
+        return o.add_product(x, self._out_proj(y)), v_first
 
 
 def network(weights: Weights, config: Mamba2Config, dtype: np.dtype[Any]) -> Network:

@@ -13,13 +13,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .. import _scalar as scalar
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Renamed, Rule, bind
 from ..checkpoints.tensors import quoted
 from ..errors import CheckpointError
-from ..mechanisms.short_convolution import packed as short_convolution
-from ..primitives.elementwise import elementwise, silu
+from ..operations import Product, Value
 from .network import Config, Layer, Network, rms_network, vector
 from .settings import SILU, Settings, agree, as_metadata
 from .tied_head import without_head
@@ -91,28 +89,20 @@ class MambaState:
     ssm: Array
 
 
-@elementwise
-def step(dt: Any, bias: Any) -> Any:
-    """Return softplus(dt + bias)."""
-    return scalar.softplus(dt + bias)
-
-
 def pole(A_log: Array, dtype: np.dtype[Any]) -> Array:
     """Return A = -exp(A_log)."""
     return np.asarray(-np.exp(vector(A_log, dtype)))
 
 
-class Convolution:
-    """A short convolution of every channel by itself, and a SiLU."""
+def convolution(linear: Linear, dtype: np.dtype[Any]) -> tuple[Array, Array | None]:
+    """Return weight (W, E), the oldest token first, and bias (E,) of a convolution of every channel by itself."""
+    return vector(linear.weight[:, 0].T, dtype), None if linear.bias is None else vector(linear.bias, dtype)
 
-    def __init__(self, linear: Linear, dtype: np.dtype[Any]) -> None:
-        self.weight = vector(linear.weight[:, 0].T, dtype)
-        self.bias = None if linear.bias is None else vector(linear.bias, dtype)
 
-    def __call__(self, x: Array, window: Array, offsets: Array) -> tuple[Array, Array]:
-        """Return x (M, E) after both, and the last inputs (B, W - 1, E)."""
-        y, window = short_convolution(np.ascontiguousarray(x), self.weight, self.bias, window, offsets)
-        return silu(y), window
+def product_with(linear: Linear, dtype: np.dtype[Any]) -> Callable[[Value], Product]:
+    """Return what makes the product of a value with a matrix and its bias, if it has one."""
+    bias = None if linear.bias is None else vector(linear.bias, dtype)
+    return lambda x: Product(x, linear.weight, bias=bias)
 
 
 def mamba_network(layer: Callable[..., Layer], weights: Any, config: MambaConfig, dtype: np.dtype[Any]) -> Network:

@@ -8,18 +8,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from .._dtypes import widen
 from ..checkpoints.naming import Matrix
+from ..operations import Operations, Prompts, Value
 from ..primitives.linear_map import embedding, linear_map
-from ..primitives.norm import layer_norm, rms_norm
-
-if TYPE_CHECKING:
-    from ..decoding import Place, Program
+from ..primitives.norm import layer_norm
 
 Array = npt.NDArray[Any]
 
@@ -64,46 +62,21 @@ class Config(ABC):
 
 
 class Layer(Protocol):
-    """One residual layer of a model, with its weights.
-
-    A layer that also has the methods of `Planned` decodes as a list of steps.
-    """
+    """One residual layer of a model, with its weights; any executor runs it."""
 
     def start(self, batch: int) -> Any:
-        """Return the layer's state at the start of `batch` texts."""
+        """Return the layer's state at the start of `batch` texts: a dataclass of arrays."""
 
-    def __call__(self, x: Array, state: Any, offsets: Array, carry: Any) -> tuple[Array, Any, Any]:
-        """Return the residual stream x (M, C) after the layer, its state, and what goes up the layers beside x."""
-
-
-@runtime_checkable
-class Planned(Protocol):
-    """A layer that can say what it does with one token of every sequence."""
-
-    def plan(self, program: Program, x: Place, carry: Any) -> Any:
-        """Add the layer's steps, which change x (M, C), to a program; return what goes up the layers beside x.
-
-        Its first slots are the arrays of the state before, then those of the state after.
-        """
+    def __call__(self, o: Operations, x: Value, v_first: Value) -> tuple[Value, Value]:
+        """Return the residual stream after the layer, and `v_first`: the first layer's values in RWKV-7, else None."""
 
 
 @runtime_checkable
-class Fixed(Planned, Protocol):
-    """One whose state is a few arrays that do not grow."""
-
-    def arrays(self, state: Any) -> list[Array]:
-        """Return the arrays of a state, the batch axis first, in the order of the slots."""
-
-    def state_of(self, arrays: list[Array]) -> Any:
-        """Return the state of such arrays."""
-
-
-@runtime_checkable
-class Growing(Planned, Protocol):
-    """One whose state grows in place."""
+class Growing(Protocol):
+    """A layer whose state grows with the text."""
 
     def advance(self, state: Any, offsets: Array) -> tuple[Any, list[Array]]:
-        """Return the state after one more token of each sequence, and the arrays for the slots of `plan`.
+        """Return the state with room for one more token of each sequence, and the arrays for `Tokens.grown`.
 
         `offsets` (B + 1,), the same array for all layers, are those of sequences of one token.
         """
@@ -152,11 +125,15 @@ class Head:
     shift: Array | None
     eps: float
 
+    def normalized(self, o: Operations, x: Value) -> Value:
+        """Return the last norm of x."""
+        if self.shift is None:
+            return o.rms_norm("z", x, self.scale, self.eps)
+        return o.layer_norm("z", x, self.scale, self.shift, self.eps)
+
     def __call__(self, x: Array) -> Array:
         """Return the logits (M, V) of x (M, C)."""
-        if self.shift is None:
-            return linear_map(rms_norm(x, self.scale, self.eps), self.weight)
-        return linear_map(layer_norm(x, self.scale, self.shift, self.eps), self.weight)
+        return linear_map(self.normalized(Prompts(None, np.zeros(1, np.int64)), x), self.weight)
 
 
 @dataclass(frozen=True, eq=False)

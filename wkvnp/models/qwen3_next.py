@@ -13,33 +13,24 @@ after attention; huggingface/transformers, ``models/qwen3_next/modeling_qwen3_ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
 
-from .. import _scalar as scalar
 from .._dtypes import dtype_name
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Matrix, bind, declare
 from ..errors import CheckpointError
-from ..mechanisms.gated_deltanet import packed as gated_deltanet
-from ..mechanisms.softmax_attention import KVState
-from ..mechanisms.softmax_attention import packed as softmax_attention
-from ..primitives.elementwise import elementwise, sigmoid, silu
-from ..primitives.linear_map import Product, linear_map, multiply
-from ..primitives.norm import rms_norm
-from ..primitives.rotary import rotate
-from ..primitives.router import top_k_gate
-from .mamba_layer import Convolution
-from .maps import Maps
+from ..kernels.softmax import KVState
+from ..operations import AttentionState, Operations, Product, SoftmaxAttention, Value
+from .mamba_layer import convolution, product_with
 from .network import Network, rms_network, vector
 from .qwen3_next_config import FULL, Qwen3NextConfig, config_of, fresh_fields
 from .rotary_scaling import rotation_of
 from .settings import Settings, agree
 from .tied_head import without_head
-from .transformer import AttentionState, swiglu
 
 __all__ = ["CENTRED", "WEIGHTS", "bound", "config_of", "fresh_fields", "network", "shapes"]
 
@@ -153,9 +144,14 @@ class AttentionMixer:
     """Attention whose keys and queries are normalised and partly rotated, and whose output is gated."""
 
     def __init__(self, att: GatedAttention, config: Qwen3NextConfig, dtype: np.dtype[Any]) -> None:
-        self._config, self._dtype, self._rotation = config, dtype, rotation_of(config.rotary, dtype)
-        self._qkv, self._o = Maps((att.q_proj, att.k_proj, att.v_proj), dtype), Maps((att.o_proj,), dtype)
-        self._q_norm, self._k_norm = centred(att.q_norm, dtype), centred(att.k_norm, dtype)
+        c = self._config = config
+        self._dtype = dtype
+        self._how = SoftmaxAttention(
+            c.n_head, c.n_group, c.head_size, rotation_of(c.rotary, dtype), c.rotary.size,
+            q_norm=centred(att.q_norm, dtype), k_norm=centred(att.k_norm, dtype), eps=c.norm_eps,
+        )  # fmt: skip
+        self._q, self._k, self._v = (product_with(proj, dtype) for proj in (att.q_proj, att.k_proj, att.v_proj))
+        self._out = product_with(att.o_proj, dtype)
 
     def start(self, batch: int) -> AttentionState:
         """Return an empty past."""
@@ -163,23 +159,12 @@ class AttentionMixer:
         kv = KVState.empty(batch, c.n_group, c.head_size, c.head_size, self._dtype)
         return AttentionState(kv, np.zeros(batch, np.int64))
 
-    def __call__(self, z: Array, state: AttentionState, offsets: Array) -> tuple[Array, AttentionState]:
-        """Return what the layer adds to the residual stream (M, C), and its state."""
-        c, M = self._config, len(z)
-        cos, sin, seen = self._rotation(state.seen, offsets)
-        both, k, v = self._qkv(z)
-        query, gate = (part.reshape(M, -1) for part in np.split(both.reshape(M, c.n_head, -1), 2, axis=2))
-        q = rms_norm(query, self._q_norm, c.norm_eps, c.n_head).reshape(M, c.n_head, -1)
-        k = rms_norm(k, self._k_norm, c.norm_eps, c.n_group).reshape(M, c.n_group, -1)
-        q, k, v = rotate(q, cos, sin), rotate(k, cos, sin), v.reshape(k.shape)
-        y, kv = softmax_attention(q, k, v, None, None, state.kv, offsets)
-        return self._o(y.reshape(M, -1) * sigmoid(gate))[0], AttentionState(kv, seen)
-
-
-@elementwise
-def log_decay_of(step: Any, A_log: Any) -> Any:
-    """Return the log decay of a token: -exp(A_log) softplus(step)."""
-    return -scalar.exp(A_log) * scalar.softplus(step)
+    def __call__(self, o: Operations, x: Value, z: Value) -> Value:
+        """Return x plus attention of z."""
+        c = self._config
+        both, k, v = o.multiply(qg=self._q(z), k=self._k(z), v=self._v(z))
+        q, g = o.interleaved(both, c.n_head, q=c.head_size, g=c.head_size)
+        return o.add_product(x, self._out(o.sigmoid_gate("gated", o.attention(q, k, v, self._how), g)))
 
 
 class DeltaMixer:
@@ -188,8 +173,7 @@ class DeltaMixer:
     def __init__(self, net: DeltaNet, config: Qwen3NextConfig, dtype: np.dtype[Any]) -> None:
         self._net, self._config, self._dtype = net, config, dtype
         self._A_log, self._dt_bias = vector(net.A_log, dtype), vector(net.dt_bias, dtype)
-        self._convolution = Convolution(Linear(net.conv1d.weight), dtype)
-        self._norm = vector(net.norm.weight, dtype)
+        self._conv, self._norm = convolution(Linear(net.conv1d.weight), dtype), vector(net.norm.weight, dtype)
 
     def start(self, batch: int) -> DeltaState:
         """Return zeros."""
@@ -199,40 +183,31 @@ class DeltaMixer:
             np.zeros((batch, c.n_value_head, c.key_size, c.value_size), self._dtype),
         )
 
-    def __call__(self, z: Array, state: DeltaState, offsets: Array) -> tuple[Array, DeltaState]:
-        """Return what the layer adds to the residual stream (M, C), and its state."""
-        c, net, M, I = self._config, self._net, len(z), self._config.n_key_head
+    def __call__(self, o: Operations, x: Value, z: Value) -> Value:
+        """Return x plus the delta net of z."""
+        c, net, I = self._config, self._net, self._config.n_key_head
         shared = c.n_value_head // I  # heads of values that read one key
-        widths = np.cumsum([c.key_size, c.key_size, shared * c.value_size])
-        *qkv, gate = np.split(linear_map(z, net.in_proj_qkvz.weight).reshape(M, I, -1), widths, axis=2)
-        b, a = np.split(linear_map(z, net.in_proj_ba.weight).reshape(M, I, -1), 2, axis=2)
-        beta, log_decay = sigmoid(b.reshape(M, -1)), log_decay_of(a.reshape(M, -1) + self._dt_bias, self._A_log)
-        x, conv = self._convolution(np.hstack([part.reshape(M, -1) for part in qkv]), state.conv, offsets)
-        parts = np.split(x, [I * c.key_size, 2 * I * c.key_size], axis=1)
-        q, k, v = (part.reshape(M, heads, -1) for part, heads in zip(parts, (I, I, c.n_value_head), strict=True))
-        y, S = gated_deltanet(q, k, np.ascontiguousarray(v), beta, log_decay, state.S, offsets)
-        y = rms_norm(y.reshape(M, -1), self._norm, c.norm_eps, c.n_value_head) * silu(gate.reshape(M, -1))
-        return linear_map(y, net.out_proj.weight), DeltaState(conv, S)
+        K, E = c.key_size, shared * c.value_size
+        qkvz, ba = o.multiply(qkvz=Product(z, net.in_proj_qkvz.weight), ba=Product(z, net.in_proj_ba.weight))
+        q, k, v, gate = o.interleaved(qkvz, I, q=K, k=K, v=E, z=E)
+        b, a = o.interleaved(ba, I, b=shared, a=shared)
+        qkv = o.convolve("conv", o.join(q, k, v), *self._conv, "conv")
+        q, k, v = o.split(qkv, q=I * K, k=I * K, v=I * E)
+        y = o.delta_rule(q, k, v, b, a, self._A_log, self._dt_bias, (I, c.n_value_head), "S")
+        y = o.gate("gated", o.rms_norm("normed", y, self._norm, c.norm_eps, c.n_value_head), gate)
+        return o.add_product(x, Product(y, net.out_proj.weight))
 
 
-def feed_forward(z: Array, mlp: Any) -> Array:
-    """Return ``W_down (silu(W_gate z) * W_up z)`` for z (M, C)."""
-    gate, up = multiply([Product(z, mlp.gate_proj.weight), Product(z, mlp.up_proj.weight)])
-    return linear_map(swiglu(gate, up), mlp.down_proj.weight)
+def feed_forward(mlp: Any) -> Callable[[Operations, Value], Value]:
+    """Return the network ``W_down (silu(W_gate z) * W_up z)``."""
 
+    def run(o: Operations, z: Value) -> Value:
+        """Return its output for z."""
+        gate, up = o.multiply(gate=Product(z, mlp.gate_proj.weight), up=Product(z, mlp.up_proj.weight))
+        (y,) = o.multiply(y=Product(o.gate("k", up, gate), mlp.down_proj.weight))
+        return y
 
-def mixture(z: Array, mlp: FeedForward, c: Qwen3NextConfig) -> Array:
-    """Return the shared expert, as far as its gate is open, and the weighted sum of those that each token chooses.
-
-    Experts come in the order of their numbers, so that a token's sum does not depend on the other tokens.
-    """
-    assert mlp.gate is not None and mlp.experts is not None and mlp.shared_expert_gate is not None
-    y = sigmoid(linear_map(z, mlp.shared_expert_gate.weight)) * feed_forward(z, mlp.shared_expert)
-    chosen = top_k_gate(linear_map(z, mlp.gate.weight), c.n_chosen, normalize=c.normalized)
-    for expert in np.unique(chosen.experts):
-        tokens, ranks = np.nonzero(chosen.experts == expert)
-        y[tokens] += chosen.weights[tokens, ranks, None] * feed_forward(z[tokens], mlp.experts[expert])
-    return y
+    return run
 
 
 class Layer:
@@ -240,7 +215,7 @@ class Layer:
 
     def __init__(self, block: Block, config: Qwen3NextConfig, dtype: np.dtype[Any]) -> None:
         self._mlp, self._config = block.mlp, config
-        self._norms = [centred(norm, dtype) for norm in (block.input_layernorm, block.post_attention_layernorm)]
+        self._ln1, self._ln2 = centred(block.input_layernorm, dtype), centred(block.post_attention_layernorm, dtype)
         self._mixer: AttentionMixer | DeltaMixer
         if block.self_attn is not None:
             self._mixer = AttentionMixer(block.self_attn, config, dtype)
@@ -252,14 +227,21 @@ class Layer:
         """Return the state at the start of `batch` texts."""
         return self._mixer.start(batch)
 
-    def __call__(self, x: Array, state: Any, offsets: Array, carry: Any) -> tuple[Array, Any, Any]:
-        """Return x (M, C) after the layer, its state, and `carry` untouched."""
-        (ln1, ln2), eps = self._norms, self._config.norm_eps
-        y, final = self._mixer(rms_norm(x, ln1, eps), state, offsets)
-        x = x + y
-        z = rms_norm(x, ln2, eps)
-        y = feed_forward(z, self._mlp) if self._mlp.gate is None else mixture(z, self._mlp, self._config)
-        return x + y, final, carry
+    def __call__(self, o: Operations, x: Value, v_first: Value) -> tuple[Value, Value]:
+        """Return the residual stream after the layer, and `v_first` as it was."""
+        mlp, c = self._mlp, self._config
+        o.scope = "att"
+        x = self._mixer(o, x, o.rms_norm("x", x, self._ln1, c.norm_eps))
+        o.scope = "ffn"
+        z = o.rms_norm("x", x, self._ln2, c.norm_eps)
+        if mlp.gate is None:
+            return o.add(x, feed_forward(mlp)(o, z)), v_first
+        assert mlp.experts is not None and mlp.shared_expert_gate is not None
+        (gate,) = o.multiply(shared_gate=Product(z, mlp.shared_expert_gate.weight))
+        shared = o.sigmoid_gate("shared", feed_forward(mlp.shared_expert)(o, z), gate)
+        experts = [feed_forward(expert) for expert in mlp.experts]
+        chosen = o.experts(z, mlp.gate.weight, experts, c.n_chosen, c.normalized)
+        return o.add(o.add(x, shared), chosen), v_first
 
 
 def centred(norm: Matrix, dtype: np.dtype[Any]) -> Array:

@@ -9,7 +9,7 @@ Peng et al. 2023 (arXiv:2305.13048), section 3; BlinkDL/ChatRWKV, ``RWKV_in_150_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -17,13 +17,10 @@ from typing import Annotated, Any
 import numpy as np
 
 from ..checkpoints.naming import Array, Matrix, Norm
-from ..decoding import Pair, Place, Program, wkv
-from ..mechanisms.rwkv4 import WKVState
-from ..mechanisms.rwkv4 import packed as rwkv4
-from ..primitives.linear_map import Product, linear_map, multiply
-from ..primitives.shift import mixtures
-from .channel_mix import ChannelMix, gated_channel_mix, gated_channel_mix_steps
-from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
+from ..operations import Operations, Product, Value
+from .channel_mix import ChannelMix, GatedChannelMix
+from .network import vector
+from .rwkv_layer import RWKVConfig, mixes, rwkv_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,74 +69,33 @@ def required(names: Container[str]) -> tuple[str, ...]:
     return ()
 
 
-@dataclass(frozen=True)
-class Small:
-    """What a block's small tensors become once: vectors in the dtype of the activations."""
-
-    share: Array  # (3, 1, C) of the previous token, for k, v, r: one minus the stored share of the current one
-    log_decay: Array
-    u: Array
-    channel_share: Array  # (2, 1, C) for k, r
-
-
 def log_decay_of(time_decay: Array) -> Array:
     """Return the log decay per token, -exp(time_decay), of RWKV-4 and RWKV-5."""
     return -np.exp(time_decay)
 
 
-def prepare(block: Block, config: RWKVConfig, vector: Callable[[Array], Array]) -> Small:
-    """Widen the small tensors of a block."""
-    att, ffn = block.att, block.ffn
-    return Small(
-        share=1 - np.concatenate([vector(part) for part in (att.time_mix_k, att.time_mix_v, att.time_mix_r)]),
-        log_decay=log_decay_of(vector(att.time_decay)),
-        u=vector(att.time_first),
-        channel_share=1 - np.concatenate([vector(ffn.time_mix_k), vector(ffn.time_mix_r)]),
-    )
+class Layer(GatedChannelMix):
+    """One layer of RWKV-4."""
+
+    def __init__(self, block: Block, config: RWKVConfig, dtype: np.dtype[Any]) -> None:
+        att, ffn, widened = block.att, block.ffn, partial(vector, dtype=dtype)
+        # Checkpoints store the share of the current token.
+        super().__init__(block, config, dtype, [1 - widened(ffn.time_mix_k), 1 - widened(ffn.time_mix_r)])
+        shares = (att.time_mix_k, att.time_mix_v, att.time_mix_r)
+        self._att, self._mixes = att, mixes(("x_k", "x_v", "x_r"), [1 - widened(share) for share in shares])
+        self._log_decay, self._u = log_decay_of(widened(att.time_decay)), widened(att.time_first)
+
+    def time_mix(self, o: Operations, x: Value, z: Value, previous: Value, v_first: Value) -> tuple[Value, Value]:
+        """Return x plus the time mix of z."""
+        att = self._att
+        x_k, x_v, x_r = o.mix(z, previous, self._mixes)
+        k, v, r = o.multiply(
+            k=Product(x_k, att.key.weight),
+            v=Product(x_v, att.value.weight),
+            r=Product(x_r, att.receptance.weight, "sigmoid"),
+        )
+        y = o.wkv(r, k, v, self._log_decay, self._u, "wkv")
+        return o.add_product(x, Product(y, att.output.weight)), v_first
 
 
-def time_mix(
-    x: Array, z: Array, previous: Array, att: TimeMix, small: Small, state: Any, offsets: Array, carry: Any
-) -> tuple[Array, WKVState, Any]:
-    """Return x plus the time mix of z (M, C), the state of the recurrence, and what goes up the layers: nothing."""
-    m_k, m_v, m_r = mixtures(z, previous, small.share)
-    products = [Product(m_k, att.key.weight), Product(m_v, att.value.weight)]
-    k, v, r = multiply([*products, Product(m_r, att.receptance.weight, "sigmoid")])
-    y, final = rwkv4(small.log_decay, small.u, k, v, state=state, offsets=offsets)
-    return linear_map(r * y, att.output.weight, added=x), final, carry
-
-
-def channel_mix(x: Array, z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
-    """Return x plus the channel mix of z (M, C)."""
-    return gated_channel_mix(x, z, previous, ffn, small.channel_share)
-
-
-def time_mix_steps(
-    p: Program, norm: Callable[[], Place], shift: Pair, att: TimeMix, small: Small, wkv_state: list[Pair], x: Place,
-    carry: Any,
-) -> Any:  # fmt: skip
-    """Add the time mix of one token of every sequence; return what goes up the layers: nothing."""
-    r, k, v, y = (p.shared(name, len(small.u)) for name in ("r", "k", "v", "y"))
-    p.phase()
-    z = norm()
-    m = p.mix(z, shift[0], small.share.reshape(3, -1))
-    p.product(m[0], att.key.weight, k)
-    p.product(m[1], att.value.weight, v)
-    p.product(m[2], att.receptance.weight, r, activation="sigmoid")
-    p.copy(z, shift[1])
-    p.phase()
-    wkv(p, r, k, v, small.log_decay, small.u, wkv_state, y)
-    p.phase()
-    p.product(y, att.output.weight, x, add=True)
-    return carry
-
-
-def channel_mix_steps(
-    p: Program, norm: Callable[[], Place], shift: Pair, ffn: ChannelMix, small: Small, x: Place
-) -> None:
-    """Add the channel mix of one token of every sequence."""
-    gated_channel_mix_steps(p, norm, shift, ffn, small.channel_share, x)
-
-
-layer = partial(RWKVLayer, prepare, time_mix, channel_mix, time_mix_steps, channel_mix_steps)
-network = partial(rwkv_network, layer)
+network = partial(rwkv_network, Layer)

@@ -10,7 +10,7 @@ Peng et al. 2025 (arXiv:2503.14456), section 4 and appendix A; BlinkDL/RWKV-LM, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -18,10 +18,9 @@ from typing import Annotated, Any
 import numpy as np
 
 from ..checkpoints.naming import Array, Matrix, Norm
-from ..decoding import Pair, Place, Program, rwkv7_heads, rwkv7_tokens
-from ..primitives.linear_map import Activation, Product, linear_map, multiply
-from ..primitives.shift import mixtures
-from .rwkv_layer import RWKVConfig, RWKVLayer, rwkv_network
+from ..operations import LowRank, Operations, Product, Value
+from .network import vector
+from .rwkv_layer import RWKVConfig, RWKVLayer, mixes, rwkv_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,107 +95,47 @@ def required(names: Container[str]) -> tuple[str, ...]:
     return (r"blocks\.[1-9][0-9]*\.att\.v[012]",)
 
 
-@dataclass(frozen=True)
-class Small:
-    """What a block's small tensors become once: vectors in the dtype of the activations."""
+class Layer(RWKVLayer):
+    """One layer of RWKV-7."""
 
-    share: Array  # (6, 1, C): r, k, v, w, a, g
-    pairs: tuple[tuple[Array, Array, Activation], ...]  # low-rank factors of v (but in layer 0), w, a, g
-    vectors: Array  # (8, A): w0, a0, v0 or zeros, k_k, k_a, r_k, scale and shift of the norm
-    channel_share: Array  # (1, 1, C)
-    heads: int
-    eps: float
+    def __init__(self, block: Block, config: RWKVConfig, dtype: np.dtype[Any]) -> None:
+        super().__init__(block, config, dtype)
+        att, widened = block.att, partial(vector, dtype=dtype)
+        self._att, self._ffn = att, block.ffn
+        names = ("x_r", "x_k", "x_v", "x_w", "x_a", "x_g")
+        self._mixes = mixes(names, [widened(getattr(att, name)) for name in names])
+        self._ffn_mix = mixes(("x_k",), [widened(block.ffn.x_k)])
+        v0 = np.zeros_like(att.w0) if att.v0 is None else att.v0
+        constants = (att.w0, att.a0, v0, att.k_k, att.k_a, att.r_k, att.ln_x.weight, att.ln_x.bias)
+        self._constants = np.stack([widened(each).reshape(-1) for each in constants])
 
+    def time_mix(self, o: Operations, x: Value, z: Value, previous: Value, v_first: Value) -> tuple[Value, Value]:
+        """Return x plus the time mix of z, and the values of the first layer."""
+        att = self._att
+        x_r, x_k, x_v, x_w, x_a, x_g = o.mix(z, previous, self._mixes)
+        residual = {} if att.v1 is None or att.v2 is None else {"nu": LowRank(x_v, att.v1, att.v2)}
+        r, k, v, w, a, g, *nu = o.multiply(
+            r=Product(x_r, att.receptance.weight),
+            k=Product(x_k, att.key.weight),
+            v=Product(x_v, att.value.weight),
+            w=LowRank(x_w, att.w1, att.w2, "tanh"),
+            a=LowRank(x_a, att.a1, att.a2),
+            g=LowRank(x_g, att.g1, att.g2, "sigmoid"),
+            **residual,
+        )
+        if v_first is None:
+            v_first, nu = v, []
+        c = self.config
+        y = o.rwkv7(
+            r, w, k, v, a, g, nu[0] if nu else None, v_first if nu else None, self._constants, c.group_norm_eps,
+            c.n_head, "wkv",
+        )  # fmt: skip
+        return o.add_product(x, Product(y, att.output.weight)), v_first
 
-def prepare(block: Block, config: RWKVConfig, vector: Callable[[Array], Array]) -> Small:
-    """Widen the small tensors of a block."""
-    att = block.att
-    pairs: tuple[tuple[Array, Array, Activation], ...] = (
-        (att.w1, att.w2, "tanh"),
-        (att.a1, att.a2, "linear"),
-        (att.g1, att.g2, "sigmoid"),
-    )
-    if att.v1 is not None and att.v2 is not None:
-        pairs = ((att.v1, att.v2, "linear"), *pairs)
-    v0 = np.zeros_like(att.w0) if att.v0 is None else att.v0
-    parts = (att.w0, att.a0, v0, att.k_k, att.k_a, att.r_k, att.ln_x.weight, att.ln_x.bias)
-    return Small(
-        share=np.concatenate([vector(part) for part in (att.x_r, att.x_k, att.x_v, att.x_w, att.x_a, att.x_g)]),
-        pairs=pairs,
-        vectors=np.stack([vector(part).reshape(-1) for part in parts]),
-        channel_share=vector(block.ffn.x_k),
-        heads=config.n_head,
-        eps=config.group_norm_eps,
-    )
-
-
-def time_mix(
-    x: Array, z: Array, previous: Array, att: TimeMix, small: Small, state: Any, offsets: Array, v_first: Array | None
-) -> tuple[Array, Array, Array]:
-    """Return x plus the time mix of z (M, C), the state of the recurrence, and the first layer's values."""
-    mixed, matrices = mixtures(z, previous, small.share), (att.receptance, att.key, att.value)
-    products = [Product(m, matrix.weight) for m, matrix in zip(mixed, matrices, strict=False)]
-    for m, (down, up, activation) in zip(mixed[6 - len(small.pairs) :], small.pairs, strict=True):
-        products.append(Product(Product(m, down, activation, by_inputs=True), up, by_inputs=True))
-    r, k, v, *nu, w, a, g = multiply(products)
-    y, final = rwkv7_tokens(r, k, v, (w, a, g, *nu), small.vectors, v_first, state, offsets, small.eps)
-    return linear_map(y, att.output.weight, added=x), final, v if v_first is None else v_first
+    def channel_mix(self, o: Operations, x: Value, z: Value, previous: Value) -> Value:
+        """Return x plus the channel mix of z."""
+        (x_k,) = o.mix(z, previous, self._ffn_mix)
+        return o.add_feed_forward(x, Product(x_k, self._ffn.key.weight, "relu_squared"), self._ffn.value.weight)
 
 
-def channel_mix(x: Array, z: Array, previous: Array, ffn: ChannelMix, small: Small) -> Array:
-    """Return x plus the channel mix of z (M, C)."""
-    (x_k,) = mixtures(z, previous, small.channel_share)
-    return linear_map(Product(x_k, ffn.key.weight, "relu_squared"), ffn.value.weight, added=x)
-
-
-def time_mix_steps(
-    p: Program,
-    norm: Callable[[], Place],
-    shift: Pair,
-    att: TimeMix,
-    small: Small,
-    wkv: list[Pair],
-    x: Place,
-    carry: Any,
-) -> Place:
-    """Add the time mix of one token of every sequence; return where the first layer's values stand."""
-    A, pairs = small.vectors.shape[1], small.pairs
-    names = ["r", "k", "v of the first layer" if carry is None else "v", "y"]
-    r, k, v, y = (p.shared(name, A) for name in names)
-    p.phase()
-    z = norm()
-    mixed = p.mix(z, shift[0], small.share.reshape(6, -1))
-    for m, matrix, result in zip(mixed, (att.receptance, att.key, att.value), (r, k, v), strict=False):
-        p.product(m, matrix.weight, result)
-    hidden = [p.shared(f"low {n}", down.shape[1]) for n, (down, _, _) in enumerate(pairs)]
-    for m, (down, _, activation), low in zip(mixed[6 - len(pairs) :], pairs, hidden, strict=True):
-        p.product(m, down.T, low, activation=activation)
-    p.copy(z, shift[1])
-    p.phase()
-    order = [*range(len(pairs) - 3, len(pairs)), *range(len(pairs) - 3)]  # w, a, g and v
-    rwkv7_heads(
-        p, r, k, v, [hidden[n] for n in order], [pairs[n][1] for n in order],
-        small.vectors,
-        wkv[0], carry, y, small.heads, small.eps,
-    )  # fmt: skip
-    p.phase()
-    p.product(y, att.output.weight, x, add=True)
-    return v if carry is None else carry
-
-
-def channel_mix_steps(
-    p: Program, norm: Callable[[], Place], shift: Pair, ffn: ChannelMix, small: Small, x: Place
-) -> None:
-    """Add the channel mix of one token of every sequence."""
-    hidden = p.shared("hidden", len(ffn.key.weight))
-    p.phase()
-    z = norm()
-    (x_k,) = p.mix(z, shift[0], small.channel_share.reshape(1, -1))
-    p.product(x_k, ffn.key.weight, hidden, activation="relu_squared")
-    p.copy(z, shift[1])
-    p.phase()
-    p.product(hidden, ffn.value.weight, x, add=True)
-
-
-layer = partial(RWKVLayer, prepare, time_mix, channel_mix, time_mix_steps, channel_mix_steps)
-network = partial(rwkv_network, layer)
+network = partial(rwkv_network, Layer)

@@ -5,10 +5,10 @@ Letters: M packed tokens of B sequences, C channels, H heads, K and V channels o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +16,8 @@ from .._dtypes import widen
 from ..checkpoints.naming import Array, Norm
 from ..errors import StateError
 from ..mechanisms.rwkv4 import EMPTY_EXPONENT, WKVState
-from ..primitives.norm import layer_norm
-from ..primitives.shift import shift
+from ..operations import Mixes, Operations, Value
 from .network import Config, Embedding, Head, Network, vector
-
-if TYPE_CHECKING:
-    from ..decoding import Place, Program
 
 _EPS = 1e-5
 """Added to the variance in the layer norms."""
@@ -80,29 +76,34 @@ class LayerState:
     channel_shift: Array
 
 
-class RWKVLayer:
+class RWKVLayer(ABC):
     """One layer: the time mix and the channel mix are added to the residual stream, each after a layer norm."""
 
-    def __init__(
-        self,
-        prepare: Callable[..., Any],
-        time_mix: Callable[..., tuple[Array, Any, Any]],
-        channel_mix: Callable[..., Array],
-        time_mix_steps: Callable[..., Any],
-        channel_mix_steps: Callable[..., None],
-        block: Any,
-        config: RWKVConfig,
-        dtype: np.dtype[Any],
-    ) -> None:
-        self._time_mix, self._channel_mix = time_mix, channel_mix
-        self._time_mix_steps, self._channel_mix_steps = time_mix_steps, channel_mix_steps
-        self._att, self._ffn, self.config, self._dtype = block.att, block.ffn, config, dtype
-        self._small = prepare(block, config, partial(vector, dtype=dtype))
+    def __init__(self, block: Any, config: RWKVConfig, dtype: np.dtype[Any]) -> None:
+        self.config, self._dtype = config, dtype
+        self._time_state = getattr(block.att, "time_state", None)
         self._ln1, self._ln2 = _norm(block.ln1, dtype), _norm(block.ln2, dtype)
+
+    @abstractmethod
+    def time_mix(self, o: Operations, x: Value, z: Value, previous: Value, v_first: Value) -> tuple[Value, Value]:
+        """Return x plus the time mix of z, the normalised x; and the values of the first layer, for later layers."""
+
+    @abstractmethod
+    def channel_mix(self, o: Operations, x: Value, z: Value, previous: Value) -> Value:
+        """Return x plus the channel mix of z."""
+
+    def __call__(self, o: Operations, x: Value, v_first: Value) -> tuple[Value, Value]:
+        """Return the residual stream after the layer, and the values of the first layer of RWKV-7."""
+        o.scope = "att"
+        z = o.layer_norm("x", x, *self._ln1, _EPS)
+        x, v_first = self.time_mix(o, x, z, o.previous(z, "time_shift"), v_first)
+        o.scope = "ffn"
+        z = o.layer_norm("x", x, *self._ln2, _EPS)
+        return self.channel_mix(o, x, z, o.previous(z, "channel_shift")), v_first
 
     def start(self, batch: int) -> LayerState:
         """Return zeros, or what the checkpoint was tuned to start from."""
-        return self.start_from(getattr(self._att, "time_state", None), batch)
+        return self.start_from(self._time_state, batch)
 
     def start_from(self, time_state: Array | None, batch: int) -> LayerState:
         """Return zeros, with a tuned `time_state` (H, V, K) as the state of the recurrence."""
@@ -120,37 +121,10 @@ class RWKVLayer:
                 wkv += widen(time_state).swapaxes(1, 2)
         return LayerState(zeros(c.n_embd), wkv, zeros(c.n_embd))
 
-    def __call__(self, x: Array, state: LayerState, offsets: Array, carry: Any) -> tuple[Array, LayerState, Any]:
-        """Return x (M, C) after the layer, its state, and what goes up the layers."""
-        z = layer_norm(x, *self._ln1)
-        previous, time_shift = shift(z, state.time_shift, offsets)
-        x, wkv, carry = self._time_mix(x, z, previous, self._att, self._small, state.wkv, offsets, carry)
-        z = layer_norm(x, *self._ln2)
-        previous, channel_shift = shift(z, state.channel_shift, offsets)
-        x = self._channel_mix(x, z, previous, self._ffn, self._small)
-        return x, LayerState(time_shift, wkv, channel_shift), carry
 
-    def plan(self, program: Program, x: Place, carry: Any) -> Any:
-        """Add what the layer does with one token of every sequence; return what goes up the layers."""
-        C, (H, N) = x.size, (self.config.n_head, self.config.head_size)
-        sizes = (C, *((H * N * N,) if H else (self.config.n_att,) * 3), C)
-        before, after = ([program.slot(size) for size in sizes] for _ in range(2))
-        wkv = list(zip(before[1:-1], after[1:-1], strict=True))
-        norm, again = partial(program.norm, x, *self._ln1, _EPS), partial(program.norm, x, *self._ln2, _EPS)
-        shift = (before[0], after[0])
-        carry = self._time_mix_steps(program, norm, shift, self._att, self._small, wkv, x, carry)
-        self._channel_mix_steps(program, again, (before[-1], after[-1]), self._ffn, self._small, x)
-        return carry
-
-    def arrays(self, state: LayerState) -> list[Array]:
-        """Return the arrays of a state, in the order of the slots of `plan`."""
-        wkv = state.wkv if isinstance(state.wkv, WKVState) else (state.wkv,)
-        return [state.time_shift, *wkv, state.channel_shift]
-
-    def state_of(self, arrays: list[Array]) -> LayerState:
-        """Return the state of such arrays."""
-        time_shift, *wkv, channel_shift = arrays
-        return LayerState(time_shift, wkv[0] if len(wkv) == 1 else WKVState(*wkv), channel_shift)
+def mixes(names: tuple[str, ...], shares: Sequence[Array]) -> Mixes:
+    """Return mixtures with the last token, from vectors of their shares."""
+    return Mixes(names, np.stack([share.reshape(-1) for share in shares]))
 
 
 def rwkv_network(layer: Callable[..., RWKVLayer], weights: Any, config: RWKVConfig, dtype: np.dtype[Any]) -> Network:

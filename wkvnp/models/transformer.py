@@ -20,19 +20,13 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from .. import _scalar as scalar
 from .._dtypes import dtype_name
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Matrix, bind, declare
 from ..checkpoints.tensors import quoted
-from ..decoding import Place, Program, attention_groups
 from ..errors import CheckpointError
-from ..mechanisms.softmax_attention import KVState
-from ..mechanisms.softmax_attention import packed as softmax_attention
-from ..primitives.elementwise import elementwise
-from ..primitives.norm import rms_norm
-from ..primitives.rotary import rotate
-from .maps import Maps
+from ..kernels.softmax import KVState
+from ..operations import AttentionState, Operations, Product, SoftmaxAttention, Value
 from .network import Network, rms_network, vector
 from .rotary_scaling import rotation_of
 from .settings import Settings, agree
@@ -93,28 +87,6 @@ class Weights:
 WEIGHTS = {"transformer": Weights}
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionState:
-    """The state of one attention layer.
-
-    Attributes
-    ----------
-    kv : KVState
-        Keys, after their rotation, and values; of a layer with a window only those that can still be seen.
-    seen : ndarray of int64, shape (B,)
-        Tokens so far: the position of the next.
-    """
-
-    kv: KVState
-    seen: Array
-
-
-@elementwise
-def swiglu(gate: Any, up: Any) -> Any:
-    """Return silu(gate) up."""
-    return gate * scalar.sigmoid(gate) * up
-
-
 class AttentionLayer:
     """One layer: attention and a feed-forward network are added to the residual stream, each after an RMS norm.
 
@@ -122,13 +94,20 @@ class AttentionLayer:
     """
 
     def __init__(self, block: Block, config: TransformerConfig, dtype: np.dtype[Any], number: int = 0) -> None:
-        att, mlp, maps, widened = block.self_attn, block.mlp, partial(Maps, dtype=dtype), partial(vector, dtype=dtype)
-        self._config, self._dtype, self._window = config, dtype, config.windows[number]
-        self._rotation = rotation_of(config.rotary, dtype)
+        att, c, widened = block.self_attn, config, partial(vector, dtype=dtype)
+        self._config, self._dtype = config, dtype
         self._ln1, self._ln2 = widened(block.input_layernorm.weight), widened(block.post_attention_layernorm.weight)
-        self._of_heads = [None if norm is None else widened(norm.weight) for norm in (att.q_norm, att.k_norm)]
-        self._qkv, self._o = maps((att.q_proj, att.k_proj, att.v_proj)), maps((att.o_proj,))
-        self._gate_up, self._down = maps((mlp.gate_proj, mlp.up_proj)), maps((mlp.down_proj,))
+        q_norm, k_norm = (None if norm is None else widened(norm.weight) for norm in (att.q_norm, att.k_norm))
+        self._how = SoftmaxAttention(
+            c.n_head, c.n_group, c.head_size, rotation_of(c.rotary, dtype), c.rotary.size, c.windows[number],
+            q_norm, k_norm, c.norm_eps,
+        )  # fmt: skip
+        self._linear = {
+            name: (linear.weight, None if linear.bias is None else widened(linear.bias))
+            for part in (att, block.mlp)
+            for name, linear in vars(part).items()
+            if isinstance(linear, Linear)
+        }
 
     def start(self, batch: int) -> AttentionState:
         """Return an empty past."""
@@ -136,61 +115,30 @@ class AttentionLayer:
         kv = KVState.empty(batch, c.n_group, c.head_size, c.head_size, self._dtype)
         return AttentionState(kv, np.zeros(batch, np.int64))
 
-    def __call__(
-        self, x: Array, state: AttentionState, offsets: Array, carry: Any
-    ) -> tuple[Array, AttentionState, Any]:
-        """Return x (M, C) after the layer, its state, and `carry` untouched."""
+    def __call__(self, o: Operations, x: Value, v_first: Value) -> tuple[Value, Value]:
+        """Return the residual stream after the layer, and `v_first` as it was."""
         eps = self._config.norm_eps
-        y, final = self._attention(rms_norm(x, self._ln1, eps), state, offsets)
-        x = x + y
-        gate, up = self._gate_up(rms_norm(x, self._ln2, eps))
-        return x + self._down(swiglu(gate, up))[0], final, carry
-
-    def plan(self, program: Program, x: Place, carry: Any) -> Any:
-        """Add what the layer does with one token of every sequence; return `carry` untouched."""
-        c, p, eps = self._config, program, self._config.norm_eps
-        H, G, K = c.n_head, c.n_group, c.head_size
-        rotation = p.slot(c.rotary.size // 2), p.slot(c.rotary.size // 2)
-        store = p.slot(0), p.slot(0), p.slot(0), p.slot(0)
-        q, y = p.shared("q", H * K), p.shared("y", H * K)
-        k, v = p.shared("k", G * K), p.shared("v", G * K)
-        gate, up = p.shared("gate", c.n_ffn), p.shared("up", c.n_ffn)
-        p.phase()
-        self._qkv.plan(p, p.norm(x, self._ln1, None, eps), (q, k, v))
-        p.phase()
-        q_norm, k_norm = self._of_heads
-        attention_groups(p, q, k, v, (q_norm, k_norm), eps, rotation, store, y, (H, G, K), self._window)
-        p.phase()
-        self._o.plan(p, y, (x,), add=True)
-        p.phase()
-        self._gate_up.plan(p, p.norm(x, self._ln2, None, eps), (gate, up))
-        p.phase()
-        self._down.plan(p, p.gate(up, gate), (x,), add=True)
-        return carry
+        o.scope = "att"
+        z = o.rms_norm("x", x, self._ln1, eps)
+        q, k, v = o.multiply(q=self._product(z, "q_proj"), k=self._product(z, "k_proj"), v=self._product(z, "v_proj"))
+        x = o.add_product(x, self._product(o.attention(q, k, v, self._how), "o_proj"))
+        o.scope = "ffn"
+        z = o.rms_norm("x", x, self._ln2, eps)
+        gate, up = o.multiply(gate=self._product(z, "gate_proj"), up=self._product(z, "up_proj"))
+        return o.add_product(x, self._product(o.gate("k", up, gate), "down_proj")), v_first
 
     def advance(self, state: AttentionState, offsets: Array) -> tuple[AttentionState, list[Array]]:
-        """Return a state to be written, and the arrays for the slots of `plan`."""
-        cos, sin, seen = self._rotation(state.seen, offsets)
+        """Return a state with room for one more token of each sequence, and the arrays that `Tokens.grown` names."""
+        how = self._how
+        cos, sin, seen = how.rotation(state.seen, offsets)
         kv = state.kv.reserved(np.diff(offsets))
         store, base, lengths = kv.stored()
-        slots = [cos, sin, store.keys, store.values, base, lengths]
-        if self._window is not None:
-            kv = kv.within(self._window)
-        return AttentionState(kv, seen), slots
+        arrays = [cos, sin, store.keys, store.values, base, lengths]
+        return AttentionState(kv if how.window is None else kv.within(how.window), seen), arrays
 
-    def _attention(self, z: Array, state: AttentionState, offsets: Array) -> tuple[Array, AttentionState]:
-        cos, sin, seen = self._rotation(state.seen, offsets)
-        q, k, v = (part.reshape(len(z), -1, self._config.head_size) for part in self._qkv(z))
-        q, k = (rotate(self._normed(x, norm), cos, sin) for x, norm in zip((q, k), self._of_heads, strict=True))
-        y, kv = softmax_attention(q, k, v, None, None, state.kv, offsets, window=self._window)
-        if self._window is not None:
-            kv = kv.within(self._window)
-        return self._o(y.reshape(len(z), -1))[0], AttentionState(kv, seen)
-
-    def _normed(self, x: Array, norm: Array | None) -> Array:
-        if norm is None:
-            return x
-        return rms_norm(x.reshape(len(x), -1), norm, self._config.norm_eps, x.shape[1]).reshape(x.shape)
+    def _product(self, x: Value, name: str) -> Product:
+        weight, bias = self._linear[name]
+        return Product(x, weight, bias=bias)
 
 
 def network(weights: Weights, config: TransformerConfig, dtype: np.dtype[Any]) -> Network:

@@ -11,7 +11,7 @@ import numpy as np
 from .._arguments import check_model, named
 from .._jit import compiling
 from ..primitives.linear_map import FEW_ROWS
-from .decoder import MOST
+from .decoder import MOST_SEQUENCES
 from .language_model import Model
 
 
@@ -63,7 +63,7 @@ def warmup(model: Model, *, progress: Callable[[int, int], None] | None = None) 
     # One row goes through the loops for prompts too, as what a long prompt leaves over, and arrays of one row may count
     # as contiguous where others do not.
     prompts = [(1, [0]), (2, None), (FEW_ROWS + 1, None)]
-    batches = [1, MOST]
+    batches = [1, MOST_SEQUENCES]
     steps = len(prompts) + len(batches)
     quiet, compiling.quiet = compiling.quiet, True
     try:

@@ -36,13 +36,16 @@ def token(q, log_decay, k, v, bonus, before, S, i, y, decay, p):
             decay[j] = signed_decay(log_decay[j])
     else:
         decay[:] = signed_decay(log_decay[0])
+    # A loop that adds up stores nothing: the order of its sum would depend on where the arrays are.
     if before:
         for j in range(K):
             p[j] = q[j]
+        for j in range(K):
             d += q[j] * bonus[j] * k[j]
     else:
         for j in range(K):
             p[j] = faded(q[j], decay[j])
+        for j in range(K):
             d += q[j] * k[j]
     for c in range(V):
         y[c] = d * v[c]

@@ -1,0 +1,229 @@
+"""The memory of a program: which arrays its steps read and write, and how a step says where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._dtypes import aligned, compiled_view, widen
+from .dots import LANES
+
+Array = npt.NDArray[Any]
+
+
+class Unsuitable(Exception):
+    """A model cannot be decoded as a program; the message says why."""
+
+
+class ProgramError(Exception):
+    """A program was put together wrongly; the message names the step and the field."""
+
+
+class Storage:
+    """Kinds of memory that an operand can be in."""
+
+    NONE, PRIVATE, SHARED, SLOT = range(4)
+
+
+@dataclass(eq=False)
+class Home:
+    """Where rows of numbers are kept.
+
+    Attributes
+    ----------
+    storage : int
+        PRIVATE: memory of each worker, for one phase. SHARED: a buffer of the program. SLOT: an array of the call.
+    name : str
+    size : int
+        Numbers of a row.
+    base : int
+        The address of a buffer, once the program is finished; the number of a slot; 0 for private memory.
+    offset : int
+        Bytes from the base to the first row.
+    stride : int
+        Bytes from row to row.
+    first, written, read : int
+        The first and the last phase that write a buffer, and the last that reads it; -1 for none.
+    """
+
+    storage: int
+    name: str
+    size: int
+    base: int = 0
+    offset: int = 0
+    stride: int = 0
+    first: int = -1
+    written: int = -1
+    read: int = -1
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Some of the numbers of every row of a home."""
+
+    home: Home
+    begin: int
+    size: int
+
+    def part(self, begin: int, size: int) -> Operand:
+        """Return some of the numbers of every row."""
+        if not 0 <= begin <= begin + size <= self.size:
+            raise ProgramError(
+                f"{self.home.name}: has {self.size} numbers; {begin} to {begin + size} are not all there"
+            )
+        return Operand(self.home, self.begin + begin, size)
+
+    @property
+    def name(self) -> str:
+        """That of its home, and which part of it."""
+        whole = self.size == self.home.size
+        return self.home.name if whole else f"{self.home.name}[{self.begin}:{self.begin + self.size}]"
+
+
+Pair = tuple[Operand, Operand]
+"""An array of a state before and after a token."""
+
+
+class Memory:
+    """Arrays that a program keeps, or that its calls give it.
+
+    Parameters
+    ----------
+    rows : int
+        The most rows that a call may have.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.private_size = 0
+        self.slots: list[Home | None] = [None]
+        self.buffers: list[Home] = []
+        self._kept: dict[int, dict[int, Array]] = {}  # by address and bytes
+        self._allocated: dict[int, int] = {}
+        self._used = 0
+
+    # Making operands.
+
+    def private(self, name: str, sizes: list[int]) -> list[Operand]:
+        """Return memory of each worker, for one phase: one operand of each size, behind each other."""
+        operands = []
+        for size in sizes:
+            if size % LANES:
+                raise Unsuitable(f"{name} has {size} numbers; a whole number of vectors of {LANES} is needed")
+            home = Home(Storage.PRIVATE, name, size, offset=4 * self._used, stride=4 * size)
+            self._used += size * self.rows
+            operands.append(Operand(home, 0, size))
+        self.private_size = max(self.private_size, self._used)
+        return operands
+
+    def begin_phase(self) -> None:
+        """Let private memory be used again."""
+        self._used = 0
+
+    def buffer(self, name: str, size: int) -> Operand:
+        """Return a buffer that all workers share; its memory is chosen when the program is finished."""
+        home = Home(Storage.SHARED, name, size)
+        self.buffers.append(home)
+        return Operand(home, 0, size)
+
+    def slot(self, name: str, size: int, itemsize: int = 4) -> Operand:
+        """Return an array (rows, size) of the call."""
+        home = Home(Storage.SLOT, name, size, base=len(self.slots), stride=itemsize * size)
+        self.slots.append(home)
+        return Operand(home, 0, size)
+
+    def keep(self, array: Array) -> int:
+        """Keep an array that does not change; return its address."""
+        array = compiled_view(np.ascontiguousarray(array))
+        address = int(array.ctypes.data)
+        self._kept.setdefault(address, {})[array.nbytes] = array
+        return address
+
+    def vector(self, array: Array) -> int:
+        """Keep an array as float32; return its address."""
+        return self.keep(np.ascontiguousarray(widen(array), np.float32))
+
+    # Finishing and checking.
+
+    def allocate(self) -> None:
+        """Give every buffer its memory; buffers of one size share it, where no phase uses both."""
+        free: dict[int, list[tuple[int, int]]] = {}
+        for home in sorted(self.buffers, key=lambda home: home.first):
+            stride = 4 * padded(home.size)
+            usable = free.setdefault(home.size, [])
+            found = next((each for each in usable if each[0] < home.first), None)
+            if found is None:
+                memory = zeros(self.rows + 1, padded(home.size))  # a part may be read to the end of its last vector
+                address = self.keep(memory)
+                self._allocated[address] = memory.nbytes
+            else:
+                usable.remove(found)
+                address = found[1]
+            usable.append((max(home.written, home.read), address))
+            home.base, home.stride = address, stride
+
+    def locate(self, operand: Operand, itemsize: int) -> list[int]:
+        """Return storage, base, offset and bytes from row to row of an operand."""
+        home = operand.home
+        return [home.storage, home.base, home.offset + itemsize * operand.begin, home.stride]
+
+    def fault(self, packed: list[int], row_bytes: int) -> str | None:
+        """Return why rows of so many bytes do not lie in one storage, or None."""
+        storage, base, offset, stride = packed
+        if storage == Storage.SLOT:
+            home = self.slots[base] if 0 < base < len(self.slots) else None
+            if home is None:
+                return f"is in slot {base}; there are 1 to {len(self.slots) - 1}"
+            inside = offset >= 0 and offset + row_bytes <= stride == home.stride
+            return None if inside else f"has rows of {row_bytes} bytes from {offset} on; {home.name} has {home.stride}"
+        if storage == Storage.PRIVATE:
+            nbytes, begins = 4 * self.private_size, base == 0
+        elif storage == Storage.SHARED:
+            nbytes, begins = self._allocated.get(base, 0), base in self._allocated
+        else:
+            return f"has storage {storage}; there are 1 to 3"
+        if not begins:
+            return "is in memory that the program does not have"
+        last = offset + (self.rows - 1) * stride + row_bytes
+        if offset < 0 or offset % 4 or stride < row_bytes or last > nbytes:
+            return f"has rows of {row_bytes} bytes from {offset} on, {stride} apart; its memory has {nbytes}"
+        return None
+
+    def fault_of_array(self, address: int, nbytes: int | None = None) -> str | None:
+        """Return why there is no array of so many bytes at an address, or None."""
+        sizes = self._kept.get(address)
+        if sizes is None:
+            return "is at an address where the program has no array"
+        return None if nbytes is None or nbytes in sizes else f"must have {nbytes} bytes; has {max(sizes)}"
+
+    def fault_of_slot(self, number: int, size: int) -> str | None:
+        """Return why a slot does not hold so many numbers a row, or None; size 0 is any."""
+        home = self.slots[number] if 0 < number < len(self.slots) else None
+        if home is None:
+            return f"is in slot {number}; there are 1 to {len(self.slots) - 1}"
+        return None if size in (0, home.size) else f"must have {size} numbers; {home.name} has {home.size}"
+
+
+def padded_rows(weight: Array) -> Array:
+    """Return a matrix whose rows are whole vectors: itself, or a copy with zeros behind every row."""
+    O, I = weight.shape
+    if I % LANES == 0:
+        return weight
+    wide = np.zeros((O, padded(I)), weight.dtype)
+    wide[:, :I] = weight
+    return wide
+
+
+def zeros(rows: int, wide: int) -> Array:
+    """Return an array that begins on a cache line, so that no vector crosses from one line to the next."""
+    memory = aligned((rows, wide), np.float32)
+    memory[:] = 0
+    return memory
+
+
+def padded(size: int) -> int:
+    """Return the smallest whole number of vectors that holds `size` numbers, in numbers."""
+    return -(-size // LANES) * LANES
