@@ -260,8 +260,8 @@ class Kind:
         for field in fields.values():
             positions.append(position)
             position += field.width
-        positioned: Any = namedtuple(re.sub(r"\W", "_", name), list(fields))
-        self.fields = positioned(*positions)
+        make: Callable[..., Any] = namedtuple
+        self.fields: Any = make(re.sub(r"\W", "_", name), list(fields))(*positions)
         self.width = position
         letters = {t.partition("-")[0] for field in fields.values() for t in field.dims.split() if not t.isdigit()}
         assert all(type(fields.get(letter)) is Size for letter in letters), f"{name}: a letter has no Size field"
