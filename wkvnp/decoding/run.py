@@ -7,9 +7,10 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numba import prange
 
-from .._address import fetch, fetch_add, pause
+from .._address import fetch, fetch_add, floats, integers, pause
 from .._jit import Kernel, inlined, kernel
 from .attention import ATTENTION
 from .fields import BLOCKS, OPCODE, ROW_BLOCKS, Kind
@@ -90,7 +91,12 @@ def _runner(mixers: tuple[Kind, ...], quantised: bool) -> Kernel:
         """
         workers = private_memory.shape[0]
         for worker in prange(workers):
-            private, scratch = private_memory[worker].ctypes.data, scratch_memory[worker].ctypes.data
+            private, scratch = (
+                np.int64(private_memory[worker].ctypes.data),
+                np.int64(scratch_memory[worker].ctypes.data),
+            )
+            # Arrays made of addresses have no owner to count.
+            step, number = integers(steps.ctypes.data, steps.shape), floats(numbers.ctypes.data, numbers.shape)
             for p in range(first, stop):
                 begin, shared, blocks = phases[p, 0], phases[p, 1], phases[p, 3] + phases[p, 4] * rows
                 here = p * (workers + 1) * COUNTERS
@@ -98,7 +104,7 @@ def _runner(mixers: tuple[Kind, ...], quantised: bool) -> Kernel:
                 if fetch(counters, finished) == blocks:
                     continue
                 for i in range(begin, shared):
-                    prepare(steps[i], numbers[i], 0, 1, rows, private, slots, scratch)
+                    prepare(step[i], number[i], 0, 1, rows, private, slots, scratch)
                 for turn in range(workers):
                     owner = (worker + turn) % workers
                     low, high = blocks * owner // workers, blocks * (owner + 1) // workers
@@ -110,10 +116,10 @@ def _runner(mixers: tuple[Kind, ...], quantised: bool) -> Kernel:
                         end = min(high, block + several)
                         i, past = shared, 0
                         while past < end:
-                            n = steps[i, BLOCKS] + steps[i, ROW_BLOCKS] * rows
+                            n = step[i, BLOCKS] + step[i, ROW_BLOCKS] * rows
                             if block < past + n and block < end:
                                 a, b = max(0, block - past), min(n, end - past)
-                                do(steps[i], numbers[i], a, b, rows, private, slots, scratch)
+                                do(step[i], number[i], a, b, rows, private, slots, scratch)
                             past += n
                             i += 1
                         if block < high:

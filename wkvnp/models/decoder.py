@@ -121,6 +121,7 @@ class Decoder:
         tokens, logits = slot("tokens", 1, 8), slot("logits", self._vocabulary)
         x, v_first = Tokens(program, {}).embed(tokens, network.embed.table, network.embed.norm, "x"), None
         self._starts = [layer.start(1) for layer in network.layers]
+        self._growing = [(n, layer) for n, layer in enumerate(network.layers) if isinstance(layer, Growing)]
         self._leaves: list[list[_Leaf]] = []
         self._bytes = 0  # of a state's fixed part, for one sequence
         # Of every slot: in which array of a call it lies, and how many bytes from its beginning for each sequence. The
@@ -165,13 +166,12 @@ class Decoder:
             memory, growing = state.memory, state.growing
         else:
             memory = self._packed(state, B)
-            growing = {n: layer for n, layer in enumerate(state.layers) if isinstance(self._layers[n], Growing)}
+            growing = {n: state.layers[n] for n, _ in self._growing}
         logits, final = np.empty((B, self._vocabulary), np.float32), _Memory(B * self._bytes, self._kept)
         arrays, grown, offsets = [np.ascontiguousarray(tokens), logits], {}, np.arange(B + 1)
-        for n, layer in enumerate(self._layers):
-            if isinstance(layer, Growing):
-                grown[n], more = layer.advance(growing[n], offsets)
-                arrays += more
+        for n, layer in self._growing:
+            grown[n], more = layer.advance(growing[n], offsets)
+            arrays += more
         places = [memory.address, final.address, *map(_address, arrays)]
         slots = np.array([0, *[places[which] + B * place for which, place in self._places]], np.int64)
         self.program.run(B, slots)
