@@ -199,6 +199,10 @@ def test_info_agrees_with_the_loaded_model(run, tmp_path, architecture):
     assert (memory["weights"], memory["state per sequence"]) == (made.nbytes, empty)
     assert after - empty == 3 * memory.get("state per token", 0)
     assert facts["tokenizer"].startswith("none at hand (tokenizer: no vocabulary of ")
+    program = made.program
+    wanted = f"layer by layer: {program}" if isinstance(program, str) else f"a program of {len(program.phases)} phases"
+    assert facts["decoding"] == wanted
+    assert run("info", path, "--program")[1] == f"{program}\n"
 
 
 def test_info_about_the_machine(run):
@@ -206,6 +210,7 @@ def test_info_about_the_machine(run):
     assert status == 0 and re.search(r"^numpy +\d", out, re.M)
     assert json.loads(run("info", "--system", "--json")[1])["wkvnp"] == wkvnp.__version__
     assert run("info")[0] == 2
+    assert run("info", "--program")[0] == 2
 
 
 def test_chat_keeps_its_state_and_obeys(run, model, tmp_path):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import Container, open_checkpoint
 from ..checkpoints.opening import source_of
@@ -22,6 +22,7 @@ class Header:
     container: Container
     config: Config
     source: Path
+    weights: Any
 
     @property
     def n_parameters(self) -> int:
@@ -45,6 +46,13 @@ class Header:
         return found
 
     @property
+    def decoding(self) -> str:
+        """How the model decodes: as a program, or why layer by layer."""
+        from ..models.decoder import decoding_of
+
+        return decoding_of(self.weights, self.config)
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of the state of one sequence that do not grow."""
         return self.config.state_bytes
@@ -61,5 +69,5 @@ def read_header(path: str, ignore: Collection[str] = ()) -> Header:
     from ..models import recognise
 
     container = open_checkpoint(path)
-    _, config = recognise(container, ignore=ignore)
-    return Header(container, config, source_of(path, container))
+    weights, config = recognise(container, ignore=ignore)
+    return Header(container, config, source_of(path, container), weights)

@@ -18,9 +18,10 @@ HELP = "say what a checkpoint holds, or with --system what the machine offers"
 EXAMPLES = """examples:
   wkvnp info rwkv7.pth
   wkvnp info rwkv7.safetensors --json
+  wkvnp info rwkv7.pth --program
   wkvnp info --system
 
-Only names, shapes and dtypes are read, so it is quick for a file of any size.
+Without --program only names, shapes and dtypes are read, so it is quick for a file of any size.
 """
 
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", metavar="FILE", help="a checkpoint, a folder with one, or a saved state")
     parser.add_argument("--system", action="store_true", help="versions, cores, threads, compile cache, GPU")
     parser.add_argument("--json", action="store_true", help="write one JSON object")
+    parser.add_argument("--program", action="store_true", help="list the steps that decode a token")
     add_ignore_option(parser)
 
 
@@ -36,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Collect the facts and print them."""
     if (arguments.path is None) != arguments.system:
         raise UsageError("info: give either a FILE or --system")
+    if arguments.program:
+        return _print_program(arguments)
     if arguments.system:
         from .._system import system_report
 
@@ -46,6 +50,16 @@ def run(arguments: argparse.Namespace) -> int:
         print(json_text(facts))
     else:
         _print_table(facts)
+    return 0
+
+
+def _print_program(arguments: argparse.Namespace) -> int:
+    """Print the program of a model, or why it has none."""
+    if arguments.path is None or arguments.json:
+        raise UsageError("info: --program needs a FILE, and writes text")
+    from ..models import load
+
+    print(load(arguments.path, ignore=arguments.ignore).program)
     return 0
 
 
@@ -83,6 +97,7 @@ def _describe(path: str, ignore: list[str]) -> dict[str, Any]:
         "memory": {"weights": header.nbytes, "state per sequence": header.state_bytes}
         | ({"state per token": per_token} if per_token else {}),
         "tokenizer": _tokenizer_name(header),
+        "decoding": header.decoding,
     }
 
 

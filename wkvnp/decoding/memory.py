@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -67,20 +67,22 @@ class Operand:
     home: Home
     begin: int
     size: int
+    label: str = field(default="", compare=False)
 
-    def part(self, begin: int, size: int) -> Operand:
-        """Return some of the numbers of every row."""
+    def part(self, begin: int, size: int, label: str = "") -> Operand:
+        """Return some of the numbers of every row, under a name of their own."""
         if not 0 <= begin <= begin + size <= self.size:
             raise ProgramError(
                 f"{self.home.name}: has {self.size} numbers; {begin} to {begin + size} are not all there"
             )
-        return Operand(self.home, self.begin + begin, size)
+        return Operand(self.home, self.begin + begin, size, label)
 
     @property
     def name(self) -> str:
-        """That of its home, and which part of it."""
-        whole = self.size == self.home.size
-        return self.home.name if whole else f"{self.home.name}[{self.begin}:{self.begin + self.size}]"
+        """Its own, or that of its home and which part of it."""
+        if self.label or self.size == self.home.size:
+            return self.label or self.home.name
+        return f"{self.home.name}[{self.begin}:{self.begin + self.size}]"
 
 
 Pair = tuple[Operand, Operand]
@@ -102,7 +104,7 @@ class Memory:
         self.slots: list[Home | None] = [None]
         self.buffers: list[Home] = []
         self._kept: dict[int, dict[int, Array]] = {}  # by address and bytes
-        self._allocated: dict[int, int] = {}
+        self._located: set[tuple[int, ...]] = set()  # storage, base, offset, stride and bytes of every operand
         self._used = 0
 
     # Making operands.
@@ -156,9 +158,8 @@ class Memory:
             usable = free.setdefault(home.size, [])
             found = next((each for each in usable if each[0] < home.first), None)
             if found is None:
-                memory = zeros(self.rows + 1, padded(home.size))  # a part may be read to the end of its last vector
-                address = self.keep(memory)
-                self._allocated[address] = memory.nbytes
+                # One row more: a part may be read to the end of its last vector.
+                address = self.keep(zeros(self.rows + 1, padded(home.size)))
             else:
                 usable.remove(found)
                 address = found[1]
@@ -168,29 +169,19 @@ class Memory:
     def locate(self, operand: Operand, itemsize: int) -> list[int]:
         """Return storage, base, offset and bytes from row to row of an operand."""
         home = operand.home
-        return [home.storage, home.base, home.offset + itemsize * operand.begin, home.stride]
+        found = [home.storage, home.base, home.offset + itemsize * operand.begin, home.stride]
+        self._located.add((*found, itemsize * operand.size))
+        return found
 
     def fault(self, packed: list[int], row_bytes: int) -> str | None:
-        """Return why rows of so many bytes do not lie in one storage, or None."""
+        """Return why no operand of this program has rows of so many bytes in this place, or None."""
+        if (*packed, row_bytes) in self._located:
+            return None
+        sizes = sorted(size for *place, size in self._located if place == packed)
+        if sizes:
+            return f"must have {row_bytes} bytes a row; has {', '.join(map(str, sizes))}"
         storage, base, offset, stride = packed
-        if storage == Storage.SLOT:
-            home = self.slots[base] if 0 < base < len(self.slots) else None
-            if home is None:
-                return f"is in slot {base}; there are 1 to {len(self.slots) - 1}"
-            inside = offset >= 0 and offset + row_bytes <= stride == home.stride
-            return None if inside else f"has rows of {row_bytes} bytes from {offset} on; {home.name} has {home.stride}"
-        if storage == Storage.PRIVATE:
-            nbytes, begins = 4 * self.private_size, base == 0
-        elif storage == Storage.SHARED:
-            nbytes, begins = self._allocated.get(base, 0), base in self._allocated
-        else:
-            return f"has storage {storage}; there are 1 to 3"
-        if not begins:
-            return "is in memory that the program does not have"
-        last = offset + (self.rows - 1) * stride + row_bytes
-        if offset < 0 or offset % 4 or stride < row_bytes or last > nbytes:
-            return f"has rows of {row_bytes} bytes from {offset} on, {stride} apart; its memory has {nbytes}"
-        return None
+        return f"is where the program has no operand: storage {storage}, base {base}, offset {offset}, stride {stride}"
 
     def fault_of_array(self, address: int, nbytes: int | None = None) -> str | None:
         """Return why there is no array of so many bytes at an address, or None."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .._dtypes import dtype_name
 from .._jit import threads
 from .._quantised import Quantised
 from . import run
@@ -47,7 +48,7 @@ class Step:
                 fields.append(f"{name}={value.name}")
             elif isinstance(value, np.ndarray | Quantised):
                 shape = " x ".join(map(str, value.shape))
-                fields.append(f"{name}: {shape} {getattr(value.dtype, 'name', value.dtype)}")
+                fields.append(f"{name}: {shape} {dtype_name(value.dtype)}")
             elif isinstance(value, tuple):
                 fields.append(f"{name}={value[0].name}")
             elif value is not None and not isinstance(self.kind.declared[name], Size):

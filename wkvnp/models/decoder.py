@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from .._jit import interpreted
 from .._tree import leaves, map_leaves
+from ..checkpoints.naming import build, flatten
 from ..decoding import Program, Unsuitable
 from ..operations.tokens import Tokens
-from .network import Growing, Network
+from .architectures import module_of
+from .network import Config, Growing, Network
 from .state import State
 
 Array = npt.NDArray[Any]
@@ -143,7 +145,6 @@ class Decoder:
             self._places += [(next(others), 0) for _ in executor.grown]
         last = Tokens(program, {})
         last.logits(head.normalized(last, x), head.weight, logits)
-        program.finish()
 
     def _fixed(self, state: Any) -> list[_Leaf]:
         """Give the arrays of one sequence's state their places, behind those of earlier layers."""
@@ -209,6 +210,29 @@ def decoder_of(network: Network) -> Decoder | str:
     if network.embed.dtype != np.float32:
         return f"activations are {network.embed.dtype}; programs compute in float32"
     try:
-        return Decoder(network)
+        decoder = Decoder(network)
     except Unsuitable as why:
         return str(why)
+    decoder.program.finish()
+    return decoder
+
+
+def decoding_of(weights: Any, config: Config) -> str:
+    """Say how a model decodes, from the shapes of its tensors alone: as a program, or why layer by layer.
+
+    Parameters
+    ----------
+    weights : dataclass of LazyTensor
+    config : Config
+    """
+    tensors = flatten(weights)
+    if all(tensor.dtype == "float64" for tensor in tensors.values()):
+        return "layer by layer: activations are float64; programs compute in float32"
+    nothing = np.zeros((), np.float32)
+    arrays = {name: np.broadcast_to(nothing, tensor.shape) for name, tensor in tensors.items()}
+    network = module_of(config.architecture).network(build(type(weights), arrays), config, np.dtype(np.float32))
+    try:
+        phases = len(Decoder(network).program.phases)
+    except Unsuitable as why:
+        return f"layer by layer: {why}"
+    return f"a program of {phases} phases"

@@ -62,6 +62,7 @@ class _Part:
     of: Any
     begin: int
     size: int
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Tokens(Operations):
             return y
 
         made = _Private([x, previous] + ([] if moved is None else [moved]), add)
-        return [_Part(made, j * C, C) for j in range(J)]
+        return [_Part(made, j * C, C, self._label(name)) for j, name in enumerate(mixes.names)]
 
     def gate(self, name: str, x: Any, gate: Any) -> Any:
         def add(x: Operand, gate: Operand) -> Operand:
@@ -156,8 +157,8 @@ class Tokens(Operations):
 
     def split(self, x: Any, **sizes: int) -> list[Any]:
         parts, begin = [], 0
-        for size in sizes.values():
-            parts.append(_Part(x, begin, size))
+        for name, size in sizes.items():
+            parts.append(_Part(x, begin, size, self._label(name)))
             begin += size
         return parts
 
@@ -367,7 +368,7 @@ class Tokens(Operations):
         if isinstance(value, Operand):
             return value
         if isinstance(value, _Part):
-            return self._operand(value.of).part(value.begin, value.size)
+            return self._operand(value.of).part(value.begin, value.size, value.label)
         return self._made(value)
 
     def _made(self, value: _Private) -> Operand:
