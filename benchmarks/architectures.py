@@ -42,7 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mamba1": {},
     "mamba2": {},
 }
-"""Architecture -> what `wkvnp.init` is told about it. The Transformer has as many heads of keys as of queries."""
+"""Architecture -> options of `wkvnp.random_model`. The Transformer has as many heads of keys as of queries."""
 
 PIECE = 512
 """Tokens of a prompt that are fed at once."""
@@ -51,7 +51,7 @@ PIECE = 512
 def make(name: str, layers: int, dtype: str = "float32", vocabulary: int = VOCABULARY) -> wkvnp.Model:
     """Return a model with random weights."""
     options: dict[str, Any] = {"n_layer": layers, "n_embd": WIDTH, "vocab_size": vocabulary, "dtype": dtype, "rng": 0}
-    return wkvnp.init(name, **options, **OPTIONS[name])
+    return wkvnp.random_model(name, **options, **OPTIONS[name])
 
 
 def layers_for(name: str, parameters: float) -> int:

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100_000)
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
-    model = wkvnp.load(options.model) if options.model else wkvnp.init(
+    model = wkvnp.load(options.model) if options.model else wkvnp.random_model(
         "rwkv7", n_layer=12, n_embd=64, vocab_size=256, rng=0
     )  # fmt: skip
     rng = np.random.default_rng(0)

@@ -119,7 +119,7 @@ def seconds_per_token(model: wkvnp.Model, state: wkvnp.State, count: int = 12) -
 def speeds(name: str, formats: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return a row of figures for every format of a model with random weights."""
     sizes = {"n_layer": options.layers, "n_embd": options.width, "vocab_size": options.vocabulary, "rng": 0}
-    models = {dtype: wkvnp.init(name, dtype=dtype, **sizes, **OPTIONS[name]) for dtype in formats}
+    models = {dtype: wkvnp.random_model(name, dtype=dtype, **sizes, **OPTIONS[name]) for dtype in formats}
     states = {dtype: model([0])[1] for dtype, model in models.items()}
     seconds: dict[str, list[float]] = {dtype: [] for dtype in formats}
     reads = []

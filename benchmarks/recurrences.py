@@ -244,7 +244,7 @@ def measured(options: argparse.Namespace, loops: Loops) -> tuple[list[tuple[str,
     for _ in range(options.rounds):
         products.append(sgemm_gflops())
         for key, threads in turns:
-            wkvnp.set_threads(threads)
+            wkvnp.set_num_threads(threads)
             loops.threads = threads
             ours[key, threads].append(seconds(cases[key].ours))
             peer = cases[key].peer

@@ -16,8 +16,8 @@ from wkvnp.errors import CheckpointError, KeywordError, ShapeError, TokenizerErr
 from wkvnp.generation import Chat
 from wkvnp.mechanisms import NAMES
 
-MODEL = wkvnp.init("rwkv7", n_layer=3, n_embd=64, vocab_size=256, rng=0)
-BYTES = wkvnp.tokenizer("bytes")
+MODEL = wkvnp.random_model("rwkv7", n_layer=3, n_embd=64, vocab_size=256, rng=0)
+BYTES = wkvnp.load_tokenizer("bytes")
 X = np.full((1, 3, 2, 4), 0.1)
 WITHOUT = {"cost", "favor_features", "favor_matrix", "favor_relative_std"}
 
@@ -44,10 +44,10 @@ WITHOUT = {"cost", "favor_features", "favor_matrix", "favor_relative_std"}
         (lambda: wkvnp.attention_matrix(MODEL, "abc"), r"attention_matrix: mechanism must be .*; got the model <rwkv7"),
         (lambda: wkvnp.load("owner/name"), r"owner/name: no such file; models are not loaded by their name on a hub"),
         (lambda: wkvnp.convert("owner/name-7b", "x"), r"not loaded by their name on a hub.*hf download owner/name-7b"),
-        (lambda: wkvnp.tokenizer("owner/name"), r"nor a file; models are not loaded by their name on a hub"),
+        (lambda: wkvnp.load_tokenizer("owner/name"), r"nor a file; models are not loaded by their name on a hub"),
         (lambda: wkvnp.load("owner/name.pth"), r"owner/name.pth: no such file$"),
-        (lambda: wkvnp.load_state(MODEL, "a"), r"load_state: model must be .*'a'; the order is load_state"),
-        (lambda: wkvnp.load_state(MODEL, MODEL), r"path must be the name of a file or folder; got <rwkv7"),
+        (lambda: wkvnp.State.load(MODEL, "a"), r"State.load: model must be .*'a'; the order is State.load"),
+        (lambda: wkvnp.State.load(MODEL, MODEL), r"path must be the name of a file or folder; got <rwkv7"),
         (lambda: wkvnp.warmup("m.pth"), r"warmup: model must be a model, as wkvnp.load returns; got the text 'm.pth'"),
         (lambda: wkvnp.generate(MODEL, BYTES, "a", state="f"), r"generate: state must be a state, .*; got 'f'"),
         (lambda: wkvnp.load(3), r"path must be the name of a file or folder; got 3"),
@@ -65,7 +65,7 @@ def test_seeds(rng: Any) -> None:
     for name, call in {
         "generate": lambda: wkvnp.generate(MODEL, BYTES, "a", rng=rng),
         "Chat": lambda: Chat(MODEL, BYTES, rng=rng),
-        "init": lambda: wkvnp.init("rwkv7", rng=rng, **small),
+        "random_model": lambda: wkvnp.random_model("rwkv7", rng=rng, **small),
         "favor_matrix": lambda: wkvnp.favor_matrix(4, 2, rng),
         "draw_random_blocks": lambda: wkvnp.draw_random_blocks(rng, 6, 2),
     }.items():
@@ -127,7 +127,7 @@ def test_options_of_init_are_named() -> None:
     with pytest.raises(
         ShapeError, match=r"mamba1 has no option 'seed'; here it is rng=; it takes .*head_size.*n_state"
     ):
-        wkvnp.init("mamba1", seed=0, **small)
+        wkvnp.random_model("mamba1", seed=0, **small)
 
 
 @pytest.mark.parametrize(
@@ -162,4 +162,4 @@ def test_a_name_of_a_hub_as_model_or_tokenizer(capsys: pytest.CaptureFixture[str
         err = capsys.readouterr().err
         assert "hf download owner/name --local-dir FOLDER" in err and err.count("\n") == 1
     with pytest.raises(TokenizerError):
-        wkvnp.tokenizer(5)
+        wkvnp.load_tokenizer(5)

@@ -24,7 +24,7 @@ from wkvnp.cli import main
 from wkvnp.errors import CheckpointError, StateError, WkvnpError
 
 X = {"x": np.arange(6, dtype=np.float32)}
-MODEL = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+MODEL = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="named pipes, links and permissions of POSIX systems")
 Program = Callable[..., CompletedProcess[str]]
 
@@ -64,7 +64,7 @@ def saving(path: Any) -> dict[str, Callable[[], Any]]:
         "model.save": lambda: MODEL.save(path),
         "save_safetensors": lambda: save_safetensors(path, X),
         "convert": lambda: wkvnp.convert("source.safetensors", path),
-        "wkvnp init": lambda: main(["init", str(path), "--force", *small]),
+        "wkvnp random-model": lambda: main(["random-model", str(path), "--force", *small]),
         "wkvnp convert": lambda: main(["convert", "source.safetensors", str(path), "--force"]),
         "wkvnp generate": lambda: main([*common, "a", "--save-state", str(path)]),
     }
@@ -147,7 +147,7 @@ def test_names_that_cannot_be_written(
 
 def test_reading_takes_no_such_names_either(short: Path) -> None:
     for name in ("n" * 5000, "a\0b", "a\ud800b", "", 5, None):
-        for read in (wkvnp.tokenizer, lambda path: wkvnp.load_state(path, MODEL), open_checkpoint):
+        for read in (wkvnp.tokenizer, lambda path: wkvnp.State.load(path, MODEL), open_checkpoint):
             if name != 5 or read is not wkvnp.tokenizer:
                 with pytest.raises(WkvnpError):
                     read(name)
@@ -246,13 +246,13 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_taken(
     MODEL.initial_state().save(Path("~/s.st"))
     wkvnp.convert("~/m.st", "~/c.st")
     assert wkvnp.load("~/c.st").fingerprint == wkvnp.load(Path("~/m.st")).fingerprint
-    assert wkvnp.load_state("~/s.st", MODEL).batch == 1
+    assert wkvnp.State.load("~/s.st", MODEL).batch == 1
     lines = [*(f"{byte + 1} {bytes([byte])!r} 1\n" for byte in range(256))]
     (home / "v.txt").write_text("".join(lines))
     (home / "p.txt").write_text("Hi")
-    assert wkvnp.tokenizer("~/v.txt").encode("A").tolist() == [66]
+    assert wkvnp.load_tokenizer("~/v.txt").encode("A").tolist() == [66]
     monkeypatch.setenv("WKVNP_WORLD_VOCAB", "~/v.txt")
-    assert wkvnp.tokenizer("rwkv-world").encode("A").tolist() == [66]
+    assert wkvnp.load_tokenizer("rwkv-world").encode("A").tolist() == [66]
     monkeypatch.setenv("WKVNP_CACHE_DIR", "~/cache")
     assert directory() == home / "cache" / "jit"
     monkeypatch.setenv("WKVNP_CACHE_DIR", str(kernels.parent))
@@ -264,7 +264,7 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_taken(
         "info ~/t.st",
         "info ~/m.st",
         "convert ~/m.st ~/d.st",
-        "init ~/i.st --layers 1 --width 64",
+        "random-model ~/i.st --layers 1 --width 64",
         "chat -m ~/m.st --state ~/t.st",
     ):
         monkeypatch.setattr("sys.stdin", io.StringIO())

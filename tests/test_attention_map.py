@@ -7,7 +7,7 @@ import pytest
 from contracts.doors import Door, by_way, parts
 
 import wkvnp
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError, ShapeError
 
 
 def weighed(A: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -82,11 +82,11 @@ def test_bad_input_is_refused() -> None:
         (("attention", x), r"attention_matrix: mechanism must be one of .*rwkv4, .*; got 'attention'"),
         (("token_shift", x, x), "attention_matrix: token_shift takes 1 arrays; got 2"),
     ]:
-        with pytest.raises(ShapeError, match=message):
+        with pytest.raises(ArgumentError, match=message):
             wkvnp.attention_matrix(*arguments)
-    with pytest.raises(ShapeError, match="kind must be 'raw', 'abs' or 'rownorm'; got 'mean'"):
+    with pytest.raises(ArgumentError, match="kind must be 'raw', 'abs' or 'rownorm'; got 'mean'"):
         wkvnp.attention_matrix("token_shift", x, kind="mean")
-    with pytest.raises(ShapeError, match="cu_seqlens must be None"):
+    with pytest.raises(ArgumentError, match="cu_seqlens must be None"):
         wkvnp.attention_matrix("token_shift", x[:1], cu_seqlens=[0, 11])
     with pytest.raises(ShapeError, match="token_shift: x must have shape"):
         wkvnp.attention_matrix("token_shift", x[0, 0])

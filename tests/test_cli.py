@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-    assert main(["init", path, "--layers", "2", "--width", "64", "--seed", "3"]) == 0
+    assert main(["random-model", path, "--layers", "2", "--width", "64", "--seed", "3"]) == 0
     return path
 
 
@@ -68,27 +68,27 @@ def test_without_a_model_the_bundled_one_writes_and_says_what_it_is(run):
 
 def test_init_says_that_the_weights_are_random_and_replaces_nothing(run, tmp_path):
     path = tmp_path / "new.safetensors"
-    status, out, err = run("init", path, "--architecture", "rwkv4", "--layers", 1, "--width", 32)
+    status, out, err = run("random-model", path, "--architecture", "rwkv4", "--layers", 1, "--width", 32)
     assert (status, out) == (0, "")
     assert re.search(r"rwkv4 with 1 layers of 32 and [\d,]+ parameters; the weights are random", err)
     before = path.read_bytes()
-    status, out, err = run("init", path)
+    status, out, err = run("random-model", path)
     assert status == 2 and "exists; --force replaces it" in err and path.read_bytes() == before
-    assert run("init", path, "--layers", 1, "--force")[0] == 0
+    assert run("random-model", path, "--layers", 1, "--force")[0] == 0
     assert path.read_bytes() != before
-    status, _, err = run("init", tmp_path / "other", "--width", 100)
+    status, _, err = run("random-model", tmp_path / "other", "--width", 100)
     assert status == 1 and "head_size must divide n_embd=100" in err
 
 
 def test_init_makes_a_hybrid_of_a_pattern(run, tmp_path):
     path = tmp_path / "mixed.safetensors"
     common = ("--layers", 3, "--width", 64, "--pattern", "4as")
-    status, _, err = run("init", path, "--architecture", "hybrid", *common, "--window", 4)
+    status, _, err = run("random-model", path, "--architecture", "hybrid", *common, "--window", 4)
     assert status == 0 and "hybrid with 3 layers of 64" in err
     facts = json.loads(run("info", path, "--json")[1])
     assert facts["pattern"] == "4as" and "fields" not in facts
     assert run("generate", "--model", path, "-n", 3, "Hi")[0] == 0
-    status, _, err = run("init", tmp_path / "other", *common)
+    status, _, err = run("random-model", tmp_path / "other", *common)
     assert status == 1 and "rwkv7 has no option 'pattern'" in err
 
 
@@ -186,7 +186,7 @@ def test_info_agrees_with_the_loaded_model(run, tmp_path, architecture):
     import wkvnp
 
     path = tmp_path / "m.safetensors"
-    made = wkvnp.init(architecture, n_layer=2, n_embd=64, vocab_size=300, head_size=32, rng=0, dtype="bfloat16")
+    made = wkvnp.random_model(architecture, n_layer=2, n_embd=64, vocab_size=300, head_size=32, rng=0, dtype="bfloat16")
     made.save(path)
     facts = json.loads(run("info", path, "--json")[1])
     names = {"architecture", "n_layer", "n_embd", "n_att", "n_ffn", "n_head", "head_size", "dtype", "ranks"}
@@ -363,7 +363,7 @@ def test_a_large_text_streams_through_tokenize(program, tmp_path):
     done = program(f"""
         import resource, sys
         from wkvnp.cli import main
-        from wkvnp.tokenizers import tokenizer, trie
+        from wkvnp.tokenizers import load_tokenizer, trie
         path = {str(tmp_path / "large.txt")!r}
         vocabulary = {str(tmp_path / "v.txt")!r}
         with open(vocabulary, "w") as file:
@@ -440,7 +440,7 @@ def test_a_pipe_in_and_a_reader_that_leaves(model):
         ("warmup -m MODEL", ">&-", 0, "", ""),
         ("chat -m MODEL", "<&-", 0, "", ""),
         ("chat -m MODEL", "<&- >&- 2>&-", 0, "", ""),
-        ("init OUT --layers 1 --width 64", "<&- >&- 2>&-", 0, "", ""),
+        ("random-model OUT --layers 1 --width 64", "<&- >&- 2>&-", 0, "", ""),
         ("convert MODEL OUT", "<&- >&- 2>&-", 0, "", ""),
         ("nonsense", "2>&-", 2, "", ""),
         ("--version", ">&-", 0, "", ""),
@@ -510,7 +510,7 @@ def test_quiet_commands_make_no_remarks(run, model, monkeypatch, tmp_path):
         ["tokenize", "a"],
         ["score", "abc"],
         ["warmup"],
-        ["init", target, "--layers", 1, "--width", 64],
+        ["random-model", target, "--layers", 1, "--width", 64],
         ["convert", model, target, "--force"],
         ["chat", "-m", model],
     ):

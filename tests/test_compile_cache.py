@@ -135,11 +135,11 @@ def test_parallel_and_serial_twins_are_kept_apart(lines: Callable[..., list[str]
 def test_bits_do_not_depend_on_what_was_compiled_before(program: Program) -> None:
     text = """
 import numpy as np
-from wkvnp._jit import set_threads
+from wkvnp._jit import set_num_threads
 from wkvnp.kernels.scan import scan
 x, loss = (np.random.default_rng(n).standard_normal((2000, 256), np.float32) for n in (0, 1))
 for threads in {threads}:
-    set_threads(threads)
+    set_num_threads(threads)
     print(*scan(-np.abs(loss), x, None, np.array([0, 2000]), "one")[0][-1].view(np.int32).ravel())
 """
     assert program(text.format(threads=[1])).returncode == 0

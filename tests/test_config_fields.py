@@ -13,7 +13,7 @@ from hugging_face_folder import fields_in, tensors_in, write_folder
 import wkvnp
 from wkvnp.checkpoints import open_checkpoint
 from wkvnp.cli import main
-from wkvnp.errors import CheckpointError, ShapeError, UnknownFieldWarning
+from wkvnp.errors import ArgumentError, CheckpointError, UnknownFieldWarning
 from wkvnp.models._known_fields import HARMLESS, MAY_MATTER
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -252,10 +252,12 @@ def test_the_command_line_ignores_too(changed: Any, tmp_path: Path, capsys: pyte
     ],
 )
 def test_what_cannot_be_ignored(folder: str, ignore: Any, message: str) -> None:
-    with pytest.raises(ShapeError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         wkvnp.load(GOLDEN / folder, ignore=ignore)
 
 
 def test_without_a_configuration_nothing_can_be_ignored() -> None:
-    with pytest.raises(ShapeError, match=r"load: ignore must name fields of a configuration; .* has none that is read"):
+    with pytest.raises(
+        ArgumentError, match=r"load: ignore must name fields of a configuration; .* has none that is read"
+    ):
         wkvnp.load(ignore=["hidden_act"])

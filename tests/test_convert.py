@@ -19,14 +19,14 @@ import wkvnp
 from wkvnp.checkpoints import LazyTensor, open_checkpoint, save_safetensors
 from wkvnp.checkpoints.naming import flatten
 from wkvnp.cli import main
-from wkvnp.errors import CheckpointError, ShapeError
+from wkvnp.errors import ArgumentError, CheckpointError
 from wkvnp.models import ARCHITECTURES, storage
 
 ROOT = Path(wkvnp.__file__).parents[1]
 
 
 def make(architecture: str = "rwkv7", dtype: str = "float32") -> wkvnp.Model:
-    return wkvnp.init(architecture, n_layer=2, n_embd=96, vocab_size=59, head_size=32, rng=5, dtype=dtype)
+    return wkvnp.random_model(architecture, n_layer=2, n_embd=96, vocab_size=59, head_size=32, rng=5, dtype=dtype)
 
 
 def sources(model: wkvnp.Model, folder: Path) -> list[Path]:
@@ -54,7 +54,7 @@ def test_models_that_a_configuration_describes(architecture: str, dtype: str | N
     """As a folder with a config.json; the file carries the configuration itself."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    wkvnp.init(architecture, n_layer=2, n_embd=64, vocab_size=59, rng=5).save(tmp_path / "own")
+    wkvnp.random_model(architecture, n_layer=2, n_embd=64, vocab_size=59, rng=5).save(tmp_path / "own")
     own = open_checkpoint(tmp_path / "own")
     (folder / "config.json").write_text(own.metadata["config"])
     save_safetensors(folder / "model.safetensors", own.tensors)
@@ -148,7 +148,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
             wkvnp.convert(path, target)
     with pytest.raises(CheckpointError, match=r"cannot be written: it is a folder"):
         wkvnp.convert(path, tmp_path)
-    with pytest.raises(ShapeError, match="dtype must be one of"):
+    with pytest.raises(ArgumentError, match="dtype must be one of"):
         wkvnp.convert(path, tmp_path / "b", dtype="int3")
     save_safetensors(tmp_path / "c", {"x": np.zeros(3, np.float32)})
     with pytest.raises(CheckpointError, match="not a known RWKV"):
@@ -243,7 +243,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_memory_is_that_of_the_largest_tensor(tmp_path: Path) -> None:
     """96 MB of tensors of at most 8 MB; the source is mapped, and its pages count as ours until they are given back."""
     shapes = {"emb.weight": (2048, 1024), "head.weight": (2048, 1024)}
-    base = wkvnp.init("rwkv4", n_layer=1, n_embd=1024, vocab_size=8, rng=0)
+    base = wkvnp.random_model("rwkv4", n_layer=1, n_embd=1024, vocab_size=8, rng=0)
     block = {name: array for name, array in flatten(base.stored).items() if name.startswith("blocks.0.")}
     rng = np.random.default_rng(0)
     arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
@@ -264,7 +264,7 @@ def test_memory_is_that_of_the_largest_tensor(tmp_path: Path) -> None:
         "conversion.convert(sys.argv[1], sys.argv[2], dtype=sys.argv[3] or None)\n"
         "print(peak() - before)\n"
     )
-    wkvnp.init("rwkv4", n_layer=1, n_embd=64, vocab_size=8, rng=0).save(tmp_path / "small")
+    wkvnp.random_model("rwkv4", n_layer=1, n_embd=64, vocab_size=8, rng=0).save(tmp_path / "small")
     size = (tmp_path / "a").stat().st_size
     largest = max(array.nbytes for array in arrays.values())
     for dtype in ("", "bfloat16", "int8", "int4"):

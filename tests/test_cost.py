@@ -9,7 +9,7 @@ import pytest
 from contracts.doors import by_name, parts
 
 import wkvnp
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError
 from wkvnp.mechanisms import NAMES
 
 cost = wkvnp.cost
@@ -118,7 +118,7 @@ def test_what_can_look_both_ways_can_be_counted_so() -> None:
         if "causal" in inspect.signature(getattr(wkvnp, name)).parameters:
             assert cost(name, 2000, 8, causal=False).prefill.flops >= cost(name, 2000, 8).prefill.flops
         else:
-            with pytest.raises(ShapeError, match=f"cost: causal must be True for {name}"):
+            with pytest.raises(ArgumentError, match=f"cost: causal must be True for {name}"):
                 cost(name, 2000, 8, causal=False)
 
 
@@ -132,5 +132,5 @@ def test_bad_arguments_are_refused_by_name() -> None:
         (("rwkv7", 1, 64), {"causal": False}, "cost: causal must be True for rwkv7, which only looks back; got False"),
         (("rwkv7", 1, 64), {"dtype": "int8"}, "dtype must be one of"),
     ]:
-        with pytest.raises(ShapeError, match=message):
+        with pytest.raises(ArgumentError, match=message):
             cost(*arguments, **options)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import wkvnp
-from wkvnp import set_threads
+from wkvnp import set_num_threads
 from wkvnp._dtypes import narrow, widen
 from wkvnp._jit import SMALL
 from wkvnp._tree import leaves
@@ -44,7 +44,7 @@ TOKENS = RNG.integers(0, 59, (5, 100))
 def make(kind: str, **sizes: Any) -> wkvnp.Model:
     architecture, options = KINDS[kind]
     usual = {"n_layer": 7 if kind == "hybrid" else 2, "n_embd": 64, "vocab_size": 59, "head_size": 16, "rng": 0}
-    return wkvnp.init(architecture, **(usual | options | sizes))
+    return wkvnp.random_model(architecture, **(usual | options | sizes))
 
 
 def layer_by_layer(model: wkvnp.Model) -> wkvnp.Model:
@@ -103,7 +103,7 @@ def test_same_bits_for_any_number_of_threads_and_launches(monkeypatch: pytest.Mo
     assert model.n_parameters > 2 * SMALL, "large enough to be shared"
     results = []
     for threads, size in ((1, 1 << 30), (2, 1 << 30), (2, 1 << 16)):
-        set_threads(threads)
+        set_num_threads(threads)
         monkeypatch.setattr(program, "_LAUNCH_BYTES", size)
         fresh, state = copy.copy(model), None
         fresh._decoder = None
@@ -112,7 +112,7 @@ def test_same_bits_for_any_number_of_threads_and_launches(monkeypatch: pytest.Mo
         results.append(logits)
         assert isinstance(fresh.program, Program)
         assert (len(fresh.program._launches) > 1) == (size < 1 << 30)
-    set_threads(None)
+    set_num_threads(None)
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
 
@@ -134,7 +134,7 @@ def test_a_state_is_a_value(kind: str, tmp_path: Path) -> None:
         after.copy(),
         copy.deepcopy(after),
         pickle.loads(pickle.dumps(after)),
-        wkvnp.load_state(tmp_path / "state.safetensors", model),
+        wkvnp.State.load(tmp_path / "state.safetensors", model),
         wkvnp.State.join([state, after])[1],
     ]
     for same in copies:
@@ -267,7 +267,9 @@ def test_a_long_row_met_piece_by_piece_has_the_bits_of_one_met_at_once(dtype: st
     ],
 )
 def test_a_model_says_why_it_has_no_program(architecture: str, options: dict[str, Any], reason: str) -> None:
-    model = wkvnp.init(architecture, **{"n_layer": 1, "n_embd": 64, "vocab_size": 59, "head_size": 16} | options)
+    model = wkvnp.random_model(
+        architecture, **{"n_layer": 1, "n_embd": 64, "vocab_size": 59, "head_size": 16} | options
+    )
     assert reason in str(model.program)
     assert not isinstance(model([1])[1], DecodedState)
 

@@ -10,7 +10,7 @@ import pytest
 from contracts.doors import Door, assert_same
 
 import wkvnp
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError, ShapeError
 from wkvnp.mechanisms import _normalised, favor
 from wkvnp.primitives import feature_maps
 
@@ -236,7 +236,7 @@ def test_bad_options_are_refused() -> None:
             r"state.S must have shape .* with M=10 as in features; got \(1, 2, 5, 3\)",
         ),
     ]:
-        with pytest.raises(ShapeError, match=f"linear_attention: {message}"):
+        with pytest.raises(ArgumentError, match=f"linear_attention: {message}"):
             wkvnp.linear_attention(q, k, v, **named)
     crossing = functools.partial(wkvnp.linear_attention, causal=False)
     with pytest.raises(ShapeError, match=r"linear_attention: k must have shape \(B, S, H, K\) as q has a batch axis"):
@@ -330,7 +330,7 @@ def test_matrices_of_any_size_from_a_seed() -> None:
         ((3, 2, 0, "hyperbolic"), "m even if hyperbolic; got m=3, d=2"),
         ((4, 2, 0, "sobol"), "kind must be one of 'orthogonal', .*; got 'sobol'"),
     ]:
-        with pytest.raises(ShapeError, match=f"favor_matrix: .*{message}"):
+        with pytest.raises(ArgumentError, match=f"favor_matrix: .*{message}"):
             wkvnp.favor_matrix(*arguments[:3], **({"kind": arguments[3]} if len(arguments) > 3 else {}))
     with pytest.raises(ShapeError, match=r"favor_features: x and W must have shape \(\.\.\., K\) and \(M, K\); got"):
         wkvnp.favor_features(np.zeros((2, 3)), np.zeros((4, 2)))

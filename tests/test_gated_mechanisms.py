@@ -9,7 +9,7 @@ from contracts.oracles.gated import ORACLES
 from contracts.tolerance import SCAN, assert_close
 
 import wkvnp
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError, ShapeError
 from wkvnp.kernels.linear import oracle
 from wkvnp.mechanisms.lightning_attention import layer_decay
 from wkvnp.mechanisms.mlstm import MLSTMState
@@ -303,7 +303,7 @@ def test_decays_of_the_layers() -> None:
     close(layer_decay("minimax", 6, 2, 5)[4:], -(0.5 + 1e-5) * 2.0 ** -np.array([1.0, 3.0]))
     close(layer_decay("minimax", 1, 0, 1), [-(1 + 1e-5) / 256])
     for bad in (("other", 4, 0, 8), ("minimax", 0, 0, 8), ("minimax", 4, 8, 8), ("transnormer", 4, -1, 8)):
-        with pytest.raises(ShapeError, match="layer_decay: form must be"):
+        with pytest.raises(ArgumentError, match="layer_decay: form must be"):
             layer_decay(*bad)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import wkvnp
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError
 from wkvnp.generation import FORMS, Chat, Transcript, clean, generate, sample
-from wkvnp.tokenizers import tokenizer
+from wkvnp.tokenizers import load_tokenizer
 
-BYTES = tokenizer("bytes")
+BYTES = load_tokenizer("bytes")
 
 
 class ToyState:
@@ -251,7 +251,7 @@ def test_ids_without_text_are_never_drawn():
     ],
 )
 def test_arguments_are_checked_at_the_call(options, words):
-    with pytest.raises(ShapeError, match=words):
+    with pytest.raises(ArgumentError, match=words):
         generate(ToyModel(), BYTES, **{"prompt": "a", **options})
 
 
@@ -307,13 +307,13 @@ def test_prompt_forms():
     assert FORMS["g1-fast"].turn("Hi").endswith("Assistant: <think>\n</think")
     assert FORMS["g1-no-think"].turn("Hi").endswith("Assistant: <think></think")
     assert FORMS["world"].system(" ") == ""
-    with pytest.raises(ShapeError, match="form must be one of world"):
+    with pytest.raises(ArgumentError, match="form must be one of world"):
         Chat(ToyModel(), BYTES, form="poem")
 
 
 @pytest.mark.parametrize("architecture", ["rwkv4", "rwkv5.2", "rwkv6", "rwkv7"])
 def test_with_a_real_model_a_batch_has_the_bits_of_single_runs(architecture):
-    model = wkvnp.init(architecture, n_layer=2, n_embd=64, vocab_size=256, head_size=32, rng=0)
+    model = wkvnp.random_model(architecture, n_layer=2, n_embd=64, vocab_size=256, head_size=32, rng=0)
     prompts = ["One", "Two and a half", "Three", "Once upon a time there was a fourth"]
     options = {"max_tokens": 10, "chunk": 8, "stop_tokens": range(16), "presence_penalty": 0.3}
     batch = list(generate(model, BYTES, prompts, rng=3, **options))
@@ -329,7 +329,7 @@ def test_with_a_real_model_a_batch_has_the_bits_of_single_runs(architecture):
 
 
 def test_with_a_real_model_any_piece_can_be_continued_from():
-    model = wkvnp.init("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0)
+    model = wkvnp.random_model("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0)
     whole = list(generate(model, BYTES, "Once", max_tokens=20, temperature=0))
     piece = whole[9]
     rest = list(generate(model, BYTES, [piece.token], state=piece.state, max_tokens=10, temperature=0))
@@ -337,7 +337,7 @@ def test_with_a_real_model_any_piece_can_be_continued_from():
 
 
 def test_memory_is_flat_while_decoding():
-    model = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+    model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
     pieces = generate(
         model, BYTES, "Once", max_tokens=4000, rng=0, stop=["never to be seen"], frequency_penalty=0.1, top_p=1
     )

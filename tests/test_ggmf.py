@@ -329,7 +329,7 @@ def test_what_is_no_model() -> None:
 
 
 def saved(tmp_path: Path, architecture: str) -> tuple[wkvnp.Model, dict[str, np.ndarray]]:
-    model = wkvnp.init(architecture, n_layer=2, n_embd=96, vocab_size=59, head_size=32, rng=5)
+    model = wkvnp.random_model(architecture, n_layer=2, n_embd=96, vocab_size=59, head_size=32, rng=5)
     return model, flatten(model.stored)
 
 

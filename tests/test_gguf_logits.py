@@ -24,7 +24,7 @@ from test_gguf_hugging_face import (
 import wkvnp
 from wkvnp._dtypes import BFLOAT16, narrow
 from wkvnp.checkpoints import save_safetensors
-from wkvnp.errors import CheckpointError, ShapeError
+from wkvnp.errors import ArgumentError, CheckpointError
 
 TOKENS = np.random.default_rng(4).integers(0, 24, 40)
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -86,7 +86,7 @@ def test_what_is_said_of_a_gguf_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"a\.gguf: .*self_attn\.k_proj\.bias"):
         wkvnp.load(path)
     path.write_bytes(write_gguf(decoder_metadata("llama"), written_decoder(decoder(), turn=True)))
-    with pytest.raises(ShapeError, match="group_norm_eps is for RWKV-5 to 7"):
+    with pytest.raises(ArgumentError, match="group_norm_eps is for RWKV-5 to 7"):
         wkvnp.load(path, group_norm_eps=1e-5)
     path.write_bytes(write_gguf({"general.architecture": "gemma3"}, {}))
     with pytest.raises(CheckpointError, match=r"must be one of rwkv6, rwkv7, llama, qwen2, .* got 'gemma3'"):

@@ -24,7 +24,7 @@ Arrays = dict[str, Any]
 
 def model(architecture: str, n_layer: int = 5, n_embd: int = 64, head_size: int = 16) -> Any:
     """Make a model in which no tensor is a constant, so that none can be mistaken for another."""
-    made = wkvnp.init(
+    made = wkvnp.random_model(
         architecture, n_layer=n_layer, n_embd=n_embd, vocab_size=96, head_size=head_size, rng=3
     )  # fmt: skip
     rng = np.random.default_rng(4)

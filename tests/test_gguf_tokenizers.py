@@ -16,7 +16,7 @@ from gguf_writer import Typed, write_gguf
 import wkvnp
 from wkvnp.cli import main
 from wkvnp.errors import CheckpointError, MissingExtraError, TokenizerError
-from wkvnp.tokenizers import Tokenizer, tokenizer
+from wkvnp.tokenizers import Tokenizer, load_tokenizer
 from wkvnp.tokenizers.gguf_splits import SPLITS
 from wkvnp.tokenizers.patterns import linear
 
@@ -63,7 +63,7 @@ def ggml(entries: dict[str, Any]) -> dict[str, Any]:
 
 def of(metadata: dict[str, Any], folder: Path) -> Tokenizer:
     (folder / "v.gguf").write_bytes(write_gguf(metadata, {}))
-    return tokenizer(folder / "v.gguf")
+    return load_tokenizer(folder / "v.gguf")
 
 
 def by_scores(text: str, words: list[str], scores: list[float]) -> list[str]:
@@ -143,7 +143,7 @@ def test_a_vocabulary_that_the_package_of_llama_cpp_wrote(tmp_path: Path) -> Non
     writer.add_add_space_prefix(True)
     for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         step()
-    theirs, ours = tokenizer(tmp_path / "theirs.gguf"), of(metadata, tmp_path)
+    theirs, ours = load_tokenizer(tmp_path / "theirs.gguf"), of(metadata, tmp_path)
     for text in ("the other é and", "</s>the<|tool|>in"):
         assert theirs.begin(text).tolist() == ours.begin(text).tolist()
     assert theirs.stop_tokens == ours.stop_tokens == (2,)
@@ -250,8 +250,8 @@ def test_a_llama_of_65536_tokens_is_not_given_the_vocabulary_of_rwkv(
     (tmp_path / "v.gguf").unlink()
     model = wkvnp.load(path)
     expected = ours.begin("the other").tolist()
-    assert tokenizer(model).begin("the other").tolist() == expected
-    assert tokenizer(wkvnp.load(tmp_path)).begin("the other").tolist() == expected
+    assert load_tokenizer(model).begin("the other").tolist() == expected
+    assert load_tokenizer(wkvnp.load(tmp_path)).begin("the other").tolist() == expected
     for where in (path, tmp_path):
         assert main(["tokenize", "--model", str(where), "the other"]) == 0
         assert capsys.readouterr().out.split() == [str(id) for id in ours.encode("the other")]
@@ -265,28 +265,28 @@ def test_the_size_of_other_models_chooses_nothing(tmp_path: Path, capsys: pytest
     model = wkvnp.load(path)
     for source in (model, SimpleNamespace(config=model.config)):
         with pytest.raises(TokenizerError, match="for a transformer none is chosen by its size; give one by the path"):
-            tokenizer(source)
+            load_tokenizer(source)
     assert main(["generate", "--model", str(path), "the"]) == 1
     assert "none is chosen by its size" in capsys.readouterr().err
     with pytest.raises(TokenizerError, match=r"model\.gguf' has no vocabulary inside"):
-        tokenizer(path)
+        load_tokenizer(path)
 
 
 def test_an_unknown_vocabulary_inside_is_named_not_passed_over(tmp_path: Path) -> None:
     path = tiny_llama(tmp_path, ggml({"model": "t5"}), 65536)
     with pytest.raises(TokenizerError, match="model must be one of llama, gpt2, rwkv, which are read; got 't5'"):
-        tokenizer(wkvnp.load(path))
+        load_tokenizer(wkvnp.load(path))
 
 
 def test_a_model_knows_the_vocabulary_in_its_folder(tmp_path: Path) -> None:
     tiny_llama(tmp_path, llama(), 262 + len(WORDS))
     model = wkvnp.load(tmp_path)
-    assert model.source == tmp_path and tokenizer(model).name == "model"
+    assert model.source == tmp_path and load_tokenizer(model).name == "model"
     assert wkvnp.load(tmp_path / "model.gguf").source == tmp_path / "model.gguf"
     (tmp_path / "model.gguf").unlink()
     with pytest.raises(TokenizerError, match="none is chosen by its size"):
-        tokenizer(model)
-    assert wkvnp.load().source is None and tokenizer(wkvnp.load()).name == "bytes"
+        load_tokenizer(model)
+    assert wkvnp.load().source is None and load_tokenizer(wkvnp.load()).name == "bytes"
 
 
 def test_without_the_package_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +356,7 @@ def test_bent_vocabularies_raise_nothing_else(tmp_path: Path) -> None:
             bent[rng.randrange(24, len(bent))] = rng.randrange(256)
         (tmp_path / "v.gguf").write_bytes(bent)
         try:
-            ours = tokenizer(tmp_path / "v.gguf")
+            ours = load_tokenizer(tmp_path / "v.gguf")
             assert ours.decode(ours.encode("the t"))
             accepted += 1
         except (TokenizerError, CheckpointError):

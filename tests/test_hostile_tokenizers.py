@@ -18,7 +18,7 @@ import wkvnp
 from wkvnp.checkpoints.strict_json import parse_object
 from wkvnp.cli import main
 from wkvnp.errors import CheckpointError, TokenizerError
-from wkvnp.tokenizers import Tokenizer, tokenizer
+from wkvnp.tokenizers import Tokenizer, load_tokenizer
 from wkvnp.tokenizers.bpe import byte_alphabet
 from wkvnp.tokenizers.patterns import linear
 
@@ -73,7 +73,7 @@ def of(described: Any, folder: Path) -> Tokenizer:
     pytest.importorskip("tokenizers", reason="wkvnp[hf] is not installed: tokenizer.json is not checked")
     text = described if isinstance(described, str) else json.dumps(described)
     (folder / "t.json").write_bytes(text.encode("utf-8"))
-    return tokenizer(folder / "t.json")
+    return load_tokenizer(folder / "t.json")
 
 
 HOSTILE: dict[str, tuple[Any, str]] = {
@@ -296,7 +296,7 @@ def test_tokens_that_end_a_text_are_none_of_it_whatever_their_file_calls_them(tm
         described["model"]["ignore_merges"] = whole
         (tmp_path / "tokenizer.json").write_text(json.dumps(described))
         (tmp_path / "config.json").write_text('{"eos_token_id": 259}')
-        ours = tokenizer(tmp_path / "tokenizer.json")
+        ours = load_tokenizer(tmp_path / "tokenizer.json")
         for text in ("<e>", "<stop>", "a<e>b<stop>", "<e><e>"):
             ids = ours.encode(text, special=False)
             assert not {258, 259} & set(ids.tolist()) and ours.decode(ids) == text
@@ -307,7 +307,7 @@ def test_chat_and_score_take_text_as_text(tmp_path: Path) -> None:
     from wkvnp.generation import Chat
 
     ours = of(DESCRIBED, tmp_path)
-    model = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=258, rng=0)
+    model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=258, rng=0)
     fed: list[int] = []
 
     class Listening:
@@ -329,7 +329,7 @@ def test_chat_and_score_take_text_as_text(tmp_path: Path) -> None:
 def test_a_tokenizer_of_your_own_need_not_know_control_tokens() -> None:
     from wkvnp.generation import Chat
 
-    plain = tokenizer("bytes")
+    plain = load_tokenizer("bytes")
 
     class Own:
         name, vocab_size, end_of_text = "own", 256, None
@@ -338,7 +338,7 @@ def test_a_tokenizer_of_your_own_need_not_know_control_tokens() -> None:
         def encode(self, text: str) -> Any:
             return plain.encode(text)
 
-    model = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+    model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
     assert len(list(Chat(model, Own(), max_tokens=2, rng=0).say("Hi"))) == 2  # type: ignore[arg-type]
     assert wkvnp.score(model, Own(), "Hello").n_bytes == 4  # type: ignore[arg-type]
 
@@ -371,23 +371,23 @@ def test_no_file_but_a_regular_one_of_sensible_size_is_a_vocabulary(tmp_path: Pa
     for name, words in names.items():
         begin = time.perf_counter()
         with pytest.raises(TokenizerError, match=words) as caught:
-            tokenizer(name)
+            load_tokenizer(name)
         assert time.perf_counter() - begin < 5 and len(str(caught.value)) < 600
 
 
 def test_a_vast_vocabulary_of_lines_is_refused(tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_bytes(world_lines() + b"257 '" + b"x" * (5 << 20) + b"' 5242880\n")
     with pytest.raises(TokenizerError, match=r"long\.txt: its tokens have 5243136 bytes; at most 4194304 are read"):
-        tokenizer(tmp_path / "long.txt")
+        load_tokenizer(tmp_path / "long.txt")
     (tmp_path / "many.txt").write_bytes(world_lines() * 4000)
     with pytest.raises(TokenizerError, match="bytes are too many for a vocabulary"):
-        tokenizer(tmp_path / "many.txt")
+        load_tokenizer(tmp_path / "many.txt")
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "/" + "x/" * 3000, "a\0b"])
 def test_odd_names_of_models_and_states_are_our_errors(name: str) -> None:
-    model = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
-    calls: list[Callable[[], Any]] = [lambda: wkvnp.load(name), lambda: wkvnp.load_state(name, model)]
+    model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+    calls: list[Callable[[], Any]] = [lambda: wkvnp.load(name), lambda: wkvnp.State.load(name, model)]
     for call in calls:
         with pytest.raises((CheckpointError, wkvnp.errors.StateError), match="name of a file") as caught:
             call()
@@ -404,10 +404,10 @@ def test_odd_names_in_an_index_are_our_errors(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "world.txt").write_bytes(MARK + world_lines())
-    assert tokenizer(tmp_path / "world.txt").encode("a").tolist() == [98]
+    assert load_tokenizer(tmp_path / "world.txt").encode("a").tolist() == [98]
     pytest.importorskip("tokenizers", reason="wkvnp[hf] is not installed: tokenizer.json is not checked")
     (tmp_path / "t.json").write_bytes(MARK + b" \n" + json.dumps(DESCRIBED).encode())
-    assert tokenizer(tmp_path / "t.json").encode(" t").tolist() == [256]
+    assert load_tokenizer(tmp_path / "t.json").encode(" t").tolist() == [256]
     (tmp_path / "prompt.txt").write_bytes(MARK + b"Hi")
     assert main(["tokenize", "--tokenizer", "bytes", "--file", str(tmp_path / "prompt.txt")]) == 0
     assert capsys.readouterr().out.split() == ["72", "105"]

@@ -238,6 +238,8 @@ def test_the_package_lists_what_it_exports() -> None:
 def test_unknown_names_are_refused_like_anywhere_else() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         wkvnp.no_such_name  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'init'; it is called random_model now"):
+        wkvnp.init  # noqa: B018
 
 
 # Pages that must not go stale
@@ -253,7 +255,7 @@ def test_the_version_is_the_same_everywhere() -> None:
 def commands_in(page: Path) -> set[str]:
     """Return the wkvnp subcommands that the shell blocks of a page use."""
     blocks = re.findall(r"```(?:bash|console)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return set(re.findall(r"(?:^|[;&|] *|\$ )wkvnp ([a-z]+)", "\n".join(blocks), flags=re.MULTILINE))
+    return set(re.findall(r"(?:^|[;&|] *|\$ )wkvnp ([a-z-]+)", "\n".join(blocks), flags=re.MULTILINE))
 
 
 def test_the_pages_use_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from state_arrays import assert_close
 import wkvnp
 from wkvnp.checkpoints import save_safetensors
 from wkvnp.checkpoints.naming import flatten
-from wkvnp.errors import CheckpointError, ShapeError, StateError
+from wkvnp.errors import ArgumentError, CheckpointError, StateError
 
 TOKENS = np.random.default_rng(1).integers(0, 59, 40)
 ALL = "a4567mrs"
@@ -22,7 +22,7 @@ ALL = "a4567mrs"
 def noisy(path: Path, dtype: str = "float32", **options: Any) -> wkvnp.Model:
     """Return a model all of whose tensors are random, norms and biases too; `path` is where it is written."""
     sizes = {"n_layer": 8, "n_embd": 48, "vocab_size": 59, "head_size": 16, "rng": 0}
-    model, rng = wkvnp.init("hybrid", **(sizes | options)), np.random.default_rng(2)
+    model, rng = wkvnp.random_model("hybrid", **(sizes | options)), np.random.default_rng(2)
     arrays = {}
     for name, array in flatten(model.weights).items():
         vector = array.ndim < 2 or 1 in array.shape[:2]
@@ -69,13 +69,15 @@ def test_cut_anywhere_and_batch(tmp_path: Path, pattern: str) -> None:
 
 def test_the_pattern_repeats_over_the_layers() -> None:
     sizes = {"n_embd": 32, "vocab_size": 9, "head_size": 16, "rng": 0}
-    assert wkvnp.init("hybrid", n_layer=6, **sizes).config.pattern == "arrrar"
-    assert wkvnp.init("hybrid", n_layer=5, pattern="sa", **sizes).config.pattern == "sasas"
-    assert wkvnp.init("hybrid", n_layer=1, pattern="ra", **sizes).config.pattern == "r"
+    assert wkvnp.random_model("hybrid", n_layer=6, **sizes).config.pattern == "arrrar"
+    assert wkvnp.random_model("hybrid", n_layer=5, pattern="sa", **sizes).config.pattern == "sasas"
+    assert wkvnp.random_model("hybrid", n_layer=1, pattern="ra", **sizes).config.pattern == "r"
 
 
 def test_a_state_has_an_entry_of_its_kind_for_every_layer() -> None:
-    model = wkvnp.init("hybrid", pattern=ALL, n_layer=8, n_embd=48, vocab_size=59, head_size=16, rng=0, n_group=1)
+    model = wkvnp.random_model(
+        "hybrid", pattern=ALL, n_layer=8, n_embd=48, vocab_size=59, head_size=16, rng=0, n_group=1
+    )
     names = ["AttentionState", *["LayerState"] * 4, "MambaState", "LayerState", "MambaState"]
     _, short = model([1])
     _, state = model(TOKENS)
@@ -120,7 +122,7 @@ def without(arrays: dict[str, np.ndarray], *names: str) -> dict[str, np.ndarray]
 
 
 def test_tensors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    model, path = wkvnp.init("hybrid", n_layer=4, n_embd=48, vocab_size=59, head_size=16, rng=0), tmp_path / "m"
+    model, path = wkvnp.random_model("hybrid", n_layer=4, n_embd=48, vocab_size=59, head_size=16, rng=0), tmp_path / "m"
     arrays, fields = flatten(model.weights), fields_of(model)
 
     def refuse(changed: dict[str, np.ndarray], message: str) -> None:
@@ -143,7 +145,7 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     refuse(arrays | {"blocks.01.rwkv7.ln1.weight": row[0, 0]}, r"left over: 'blocks\.01\.rwkv7\.ln1\.weight'")
     refuse(arrays | {"blocks.3.rwkv7.att.r_k": narrow}, r"blocks\.3\.rwkv7: .*heads x head size; got 48 with 3 heads")
     refuse(arrays | {"blocks.3.rwkv7.att.x_r": narrow}, r"blocks\.3\.rwkv7: .*att\.x_r must be \(1, 1, C=48\)")
-    wide = wkvnp.init("hybrid", pattern="r", n_layer=2, n_embd=64, vocab_size=59, head_size=16, rng=0).weights
+    wide = wkvnp.random_model("hybrid", pattern="r", n_layer=2, n_embd=64, vocab_size=59, head_size=16, rng=0).weights
     other = {f"blocks.3.rwkv7.{name}": array for name, array in flatten(wide.blocks[1].rwkv7).items()}
     refuse(arrays | other, r"blocks\.3\.rwkv7: hidden_size must be 48, as configured; the tensors have 64")
     mlp = {f"blocks.0.attention.mlp.{name}_proj.weight": np.zeros((96, 48), np.float32) for name in ("gate", "up")}
@@ -183,7 +185,7 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_fields_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    model = wkvnp.init("hybrid", n_layer=4, n_embd=48, vocab_size=59, head_size=16, rng=0)
+    model = wkvnp.random_model("hybrid", n_layer=4, n_embd=48, vocab_size=59, head_size=16, rng=0)
     write(tmp_path / "m", flatten(model.weights), fields_of(model) | changes)
     with pytest.raises(CheckpointError, match=message) as caught:
         wkvnp.load(tmp_path / "m")
@@ -192,7 +194,7 @@ def test_fields_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, A
 
 @pytest.mark.parametrize("changes", [{"alibi": True}, {"hidden_size": 64}, {"vocab_size": 8}, {"num_hidden_layers": 9}])
 def test_fields_of_attention_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    model = wkvnp.init("hybrid", n_layer=4, n_embd=48, vocab_size=59, head_size=16, rng=0)
+    model = wkvnp.random_model("hybrid", n_layer=4, n_embd=48, vocab_size=59, head_size=16, rng=0)
     fields = fields_of(model)
     write(tmp_path / "m", flatten(model.weights), fields | {"attention": fields["attention"] | changes})
     with pytest.raises(CheckpointError, match=f"attention: .*{next(iter(changes))}"):
@@ -200,12 +202,14 @@ def test_fields_of_attention_that_do_not_fit_are_refused(tmp_path: Path, changes
 
 
 def test_a_description_of_layers_that_are_not_there_is_harmless(tmp_path: Path) -> None:
-    model = wkvnp.init("hybrid", n_layer=2, n_embd=48, vocab_size=59, head_size=16, rng=0)
+    model = wkvnp.random_model("hybrid", n_layer=2, n_embd=48, vocab_size=59, head_size=16, rng=0)
     write(tmp_path / "m", flatten(model.weights), fields_of(model) | {"mamba1": {"state_size": 16}})
     np.testing.assert_array_equal(wkvnp.load(tmp_path / "m")([1])[0], model([1])[0])
 
 
 @pytest.mark.parametrize("pattern", ["ax", "", 7, "A"])
 def test_init_refuses_unknown_kinds(pattern: Any) -> None:
-    with pytest.raises(ShapeError, match=r"init: pattern must be one or more letters of a \(attention\), .*; got"):
-        wkvnp.init("hybrid", n_layer=2, n_embd=48, vocab_size=59, head_size=16, pattern=pattern)
+    with pytest.raises(
+        ArgumentError, match=r"random_model: pattern must be one or more letters of a \(attention\), .*;"
+    ):
+        wkvnp.random_model("hybrid", n_layer=2, n_embd=48, vocab_size=59, head_size=16, pattern=pattern)

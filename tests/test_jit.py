@@ -114,7 +114,7 @@ print(_matrix_unit.available(), np.array_equal(linear_map(x, x[:3]), x @ x[:3].T
 print(np.array_equal(found, halves[:, 0].astype(np.float32), equal_nan=True))
 sizes = {"n_layer": 1, "n_embd": 64, "vocab_size": 16, "rng": 0}
 for dtype in ("float16", "int8", "int4"):
-    model = wkvnp.init("rwkv4", dtype=dtype, **sizes)
+    model = wkvnp.random_model("rwkv4", dtype=dtype, **sizes)
     print(np.isfinite(model([1], model([2])[1])[0]).all())
 """
     done = program(text, NUMBA_CPU_NAME="generic")  # instructions that it does not know would end the process
@@ -179,7 +179,7 @@ def test_a_kernel_is_assembled_once_with_all_that_it_calls(program: Program) -> 
         import numpy as np
         from numba import prange
         from numba.core import codegen
-        from wkvnp._jit import inlined, jit, kernel, set_threads
+        from wkvnp._jit import inlined, jit, kernel, set_num_threads
 
         assembled, assemble = [], codegen.JITCodeLibrary._finalize_specific
 
@@ -203,7 +203,7 @@ def test_a_kernel_is_assembled_once_with_all_that_it_calls(program: Program) -> 
             for i in prange(x.size):
                 y[i] = next_square(x[i])
 
-        set_threads(2)
+        set_num_threads(2)
         x, y = np.arange(3.0), np.zeros(3)
         squares(x, y)
         print(*y.astype(int), *assembled)

@@ -16,7 +16,7 @@ from torch_writer import tensor, torch_file
 import wkvnp
 from wkvnp.checkpoints import open_checkpoint, save_safetensors
 from wkvnp.checkpoints.naming import flatten
-from wkvnp.errors import CheckpointError, ShapeError
+from wkvnp.errors import ArgumentError, CheckpointError
 from wkvnp.models._mamba_fields import in_hugging_face_terms
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -76,7 +76,7 @@ def test_the_oracle_agrees(name: str) -> None:
     ("architecture", "options"), [("mamba1", {"n_state": 5}), ("mamba2", {"n_state": 7, "n_group": 3})]
 )
 def test_fresh_models_answer_as_the_oracle(architecture: str, options: dict[str, int], tmp_path: Path) -> None:
-    model = wkvnp.init(architecture, n_layer=3, n_embd=48, vocab_size=53, head_size=16, rng=0, **options)
+    model = wkvnp.random_model(architecture, n_layer=3, n_embd=48, vocab_size=53, head_size=16, rng=0, **options)
     model.save(tmp_path / "m")
     logits = mamba_oracle.logits(model.config.fields, flatten(model.weights), list(TOKENS))
     for dtype, bar in (("float32", BAR), ("float64", 1e-10)):
@@ -84,20 +84,20 @@ def test_fresh_models_answer_as_the_oracle(architecture: str, options: dict[str,
 
 
 def test_states_have_names_and_sizes() -> None:
-    model = wkvnp.init("mamba1", n_layer=2, n_embd=48, vocab_size=53, rng=0, n_state=5)
+    model = wkvnp.random_model("mamba1", n_layer=2, n_embd=48, vocab_size=53, rng=0, n_state=5)
     _, state = model([[1, 2], [3, 4]])
     assert state.layers[1].convolution.shape == (2, 3, 96) and state.layers[1].ssm.shape == (2, 96, 5)
     assert state.nbytes == 2 * model.config.state_bytes
-    model = wkvnp.init("mamba2", n_layer=2, n_embd=48, vocab_size=53, head_size=8, rng=0, n_state=5, n_group=2)
+    model = wkvnp.random_model("mamba2", n_layer=2, n_embd=48, vocab_size=53, head_size=8, rng=0, n_state=5, n_group=2)
     _, state = model([[1, 2], [3, 4]])
     assert state.layers[1].convolution.shape == (2, 3, 96 + 20) and state.layers[1].ssm.shape == (2, 12, 5, 8)
     assert state.nbytes == 2 * model.config.state_bytes
 
 
 def test_fresh_numbers_are_drawn_as_published() -> None:
-    first = wkvnp.init("mamba1", n_layer=1, n_embd=64, vocab_size=53, rng=0).weights.backbone.layers[0].mixer
+    first = wkvnp.random_model("mamba1", n_layer=1, n_embd=64, vocab_size=53, rng=0).weights.backbone.layers[0].mixer
     np.testing.assert_allclose(np.exp(first.A_log), np.broadcast_to(np.arange(1.0, 17), (128, 16)), rtol=1e-6)
-    second = wkvnp.init("mamba2", n_layer=1, n_embd=512, vocab_size=53, head_size=8, rng=0)
+    second = wkvnp.random_model("mamba2", n_layer=1, n_embd=512, vocab_size=53, head_size=8, rng=0)
     mixer = second.weights.backbone.layers[0].mixer
     assert 1 <= np.exp(mixer.A_log).min() < 2 and 15 < np.exp(mixer.A_log).max() <= 16
     for bias in (first.dt_proj.bias, mixer.dt_bias):
@@ -107,12 +107,12 @@ def test_fresh_numbers_are_drawn_as_published() -> None:
 
 
 def test_init_refuses() -> None:
-    with pytest.raises(ShapeError, match="init: n_groups must be a divisor of num_heads = 12; got 5"):
-        wkvnp.init("mamba2", n_layer=1, n_embd=48, vocab_size=9, head_size=8, n_group=5)
-    with pytest.raises(ShapeError, match="init: state_size must be a whole number from 1; got 0"):
-        wkvnp.init("mamba1", n_layer=1, n_embd=48, vocab_size=9, n_state=0)
-    with pytest.raises(ShapeError, match="init: mamba1 has no option 'n_group'"):
-        wkvnp.init("mamba1", n_layer=1, n_embd=48, vocab_size=9, n_group=2)
+    with pytest.raises(ArgumentError, match="random_model: n_groups must be a divisor of num_heads = 12; got 5"):
+        wkvnp.random_model("mamba2", n_layer=1, n_embd=48, vocab_size=9, head_size=8, n_group=5)
+    with pytest.raises(ArgumentError, match="random_model: state_size must be a whole number from 1; got 0"):
+        wkvnp.random_model("mamba1", n_layer=1, n_embd=48, vocab_size=9, n_state=0)
+    with pytest.raises(ArgumentError, match="random_model: mamba1 has no option 'n_group'"):
+        wkvnp.random_model("mamba1", n_layer=1, n_embd=48, vocab_size=9, n_group=2)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def published(tmp_path: Path, architecture: str) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     padded = {"mamba1": 56, "mamba2": 64}[architecture]
     options = {"n_state": 6} | ({"n_group": 2} if architecture == "mamba2" else {})
-    fresh = wkvnp.init(architecture, n_layer=2, n_embd=28, vocab_size=padded, head_size=14, rng=0, **options)
+    fresh = wkvnp.random_model(architecture, n_layer=2, n_embd=28, vocab_size=padded, head_size=14, rng=0, **options)
     arrays = {name: a + rng.normal(0, 0.2, a.shape).astype(a.dtype) for name, a in flatten(fresh.weights).items()}
     if architecture == "mamba1":
         shapes = {"x_proj.weight": (17, 56), "dt_proj.weight": (56, 5), "in_proj.bias": (112,), "out_proj.bias": (28,)}

@@ -12,7 +12,7 @@ from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp._tree import leaves
 from wkvnp.checkpoints import open_checkpoint, save_safetensors
 from wkvnp.checkpoints.naming import flatten
-from wkvnp.errors import CheckpointError, ShapeError
+from wkvnp.errors import ArgumentError, CheckpointError, ShapeError
 from wkvnp.models import ARCHITECTURES, sequences
 from wkvnp.models.architectures import RWKV
 from wkvnp.primitives.norm import layer_norm
@@ -22,7 +22,7 @@ TOKENS = RNG.integers(0, 59, 40)
 
 
 def make(architecture: str, **sizes: object) -> wkvnp.Model:
-    return wkvnp.init(
+    return wkvnp.random_model(
         architecture, **({"n_layer": 2, "n_embd": 48, "vocab_size": 59, "head_size": 16, "rng": 0} | sizes)
     )
 
@@ -121,12 +121,12 @@ def test_a_large_batch_on_several_threads_has_the_bits_of_the_single_one() -> No
 def test_same_bits_for_any_number_of_threads() -> None:
     model = make("rwkv7", n_embd=256, head_size=64, vocab_size=999)  # large enough to be shared among threads
     try:
-        wkvnp.set_threads(1)
+        wkvnp.set_num_threads(1)
         alone, _ = model([1, 2, 3], logits="all")
-        wkvnp.set_threads(2)
+        wkvnp.set_num_threads(2)
         shared, _ = model([1, 2, 3], logits="all")
     finally:
-        wkvnp.set_threads(None)
+        wkvnp.set_num_threads(None)
     np.testing.assert_array_equal(alone, shared)
 
 
@@ -165,9 +165,9 @@ def test_pure(model: wkvnp.Model) -> None:
 def test_no_tokens(model: wkvnp.Model) -> None:
     logits, state = model([], logits="all")
     assert logits.shape == (0, 59) and state.batch == 1
-    with pytest.raises(ShapeError, match="at least one token when logits is 'last'"):
+    with pytest.raises(ArgumentError, match="at least one token when logits is 'last'"):
         model([])
-    with pytest.raises(ShapeError, match="at least one token"):
+    with pytest.raises(ArgumentError, match="at least one token"):
         model([[1], []])
 
 
@@ -184,12 +184,12 @@ def test_no_tokens(model: wkvnp.Model) -> None:
     ],
 )
 def test_bad_tokens_are_refused(model: wkvnp.Model, tokens: object, message: str) -> None:
-    with pytest.raises(ShapeError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         model(tokens)  # type: ignore[arg-type]
 
 
 def test_bad_logits_argument(model: wkvnp.Model) -> None:
-    with pytest.raises(ShapeError, match="logits must be 'last' or 'all'; got 'first'"):
+    with pytest.raises(ArgumentError, match="logits must be 'last' or 'all'; got 'first'"):
         model([1], logits="first")  # type: ignore[arg-type]
 
 
@@ -219,7 +219,9 @@ def test_16_bit_weights_stay_16_bit(model: wkvnp.Model, tmp_path: Path, dtype: s
         assert differ(loaded(tokens)[0], wide(tokens)[0]) <= CUT
     narrowed = wkvnp.load(tmp_path / "m.safetensors", dtype="float16")
     assert narrowed.config.dtype == "float16"
-    with pytest.raises(ShapeError, match="must be one of float64, float32, float16, bfloat16, int8, int4; got 'int3'"):
+    with pytest.raises(
+        ArgumentError, match="must be one of float64, float32, float16, bfloat16, int8, int4; got 'int3'"
+    ):
         wkvnp.load(tmp_path / "m.safetensors", dtype="int3")
 
 
@@ -317,7 +319,7 @@ def test_group_norm_eps_is_kept_and_can_be_given(tmp_path: Path) -> None:
     assert other.config.group_norm_eps == 1e-5
     other.save(tmp_path / "n")
     assert wkvnp.load(tmp_path / "n").config.group_norm_eps == 1e-5
-    with pytest.raises(ShapeError, match="group_norm_eps must be positive; got -1"):
+    with pytest.raises(ArgumentError, match="group_norm_eps must be positive; got -1"):
         wkvnp.load(tmp_path / "m", group_norm_eps=-1)
 
 
@@ -338,11 +340,11 @@ def test_init_refuses(changes: dict[str, object], message: str) -> None:
         "vocab_size": 59,
         "head_size": 16,
     }
-    with pytest.raises(ShapeError, match=message):
-        wkvnp.init(**(arguments | changes))  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=message):
+        wkvnp.random_model(**(arguments | changes))  # type: ignore[arg-type]
 
 
 def test_ranks_follow_the_published_models() -> None:
-    model = wkvnp.init("rwkv7", n_layer=1, n_embd=768, vocab_size=8, rng=0)
+    model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=768, vocab_size=8, rng=0)
     assert model.config.ranks == {"Dw": 64, "Da": 64, "Dg": 128}
-    assert wkvnp.init("rwkv7", n_layer=2, n_embd=768, vocab_size=8, rng=0).config.ranks["Dv"] == 32
+    assert wkvnp.random_model("rwkv7", n_layer=2, n_embd=768, vocab_size=8, rng=0).config.ranks["Dv"] == 32

@@ -123,7 +123,7 @@ def test_tensors_from_outside_the_file_are_seen(monkeypatch: pytest.MonkeyPatch,
     from mutation import readers
 
     path = tmp_path / "m"
-    wkvnp.init("rwkv7", n_layer=1, n_embd=16, vocab_size=11, head_size=16, rng=0).save(path)
+    wkvnp.random_model("rwkv7", n_layer=1, n_embd=16, vocab_size=11, head_size=16, rng=0).save(path)
     assert readers.read_model(path)
     elsewhere = memoryview(bytes(1 << 20))
     read = wkvnp.checkpoints.LazyTensor.read

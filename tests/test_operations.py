@@ -246,7 +246,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_models_answer_to_the_oracle(kind: str) -> None:
     architecture, options = KINDS[kind]
-    model = wkvnp.init(
+    model = wkvnp.random_model(
         architecture, **{"n_layer": 2, "n_embd": 64, "vocab_size": 59, "head_size": 16, "rng": 0} | options
     )
     tokens = [RNG.integers(0, 59, size) for size in (9, 1, 12)]

@@ -33,13 +33,13 @@ def write_folder(folder: Path) -> None:
     words.decoder = tokenizers.decoders.ByteLevel()
     folder.mkdir()
     words.save(str(folder / "tokenizer.json"))
-    wkvnp.init("transformer", n_layer=2, n_embd=64, vocab_size=256, rng=0).save(folder / "model.safetensors")
+    wkvnp.random_model("transformer", n_layer=2, n_embd=64, vocab_size=256, rng=0).save(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_on_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    wkvnp.init("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0).save(CHECKPOINT)
+    wkvnp.random_model("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0).save(CHECKPOINT)
     if "Qwen3-0.6B" in (ROOT / page).read_text(encoding="utf-8"):
         write_folder(tmp_path / "Qwen3-0.6B")
     arrays = SPEC.draw(np.random.default_rng(0), SIZES, "float32")

@@ -17,10 +17,10 @@ from wkvnp.checkpoints import save_safetensors
 from wkvnp.checkpoints.naming import flatten
 from wkvnp.cli import main
 from wkvnp.cli.json_text import json_text
-from wkvnp.errors import ShapeError
-from wkvnp.tokenizers import tokenizer
+from wkvnp.errors import ArgumentError
+from wkvnp.tokenizers import load_tokenizer
 
-BYTES = tokenizer("bytes")
+BYTES = load_tokenizer("bytes")
 
 
 class Bigram:
@@ -78,7 +78,7 @@ def test_bos_makes_the_first_token_count():
     result = score(model, BYTES, "abc", bos=0)
     assert result.tokens.tolist() == [97, 98, 99] and result.context == 0 and result.n_bytes == 3
     np.testing.assert_allclose(result.logprobs, plain_logprobs(model, [0, 97, 98, 99]), rtol=1e-12)
-    ending = tokenizer("bytes")
+    ending = load_tokenizer("bytes")
     ending.end_of_text = 0
     assert np.array_equal(score(model, ending, "abc").logprobs, result.logprobs)
     assert score(model, ending, "abc", state=0).tokens.tolist() == [98, 99]
@@ -129,11 +129,11 @@ def test_extreme_logits_stay_finite():
     "command", [["generate", "Hi", "-n", "2"], ["score", "Hi there"], ["score", "Hi", "--format", "json"]]
 )
 def test_weights_that_are_no_numbers_are_refused(bad, command, tmp_path, capsys):
-    made = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+    made = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
     arrays = flatten(made.stored) | {"ln_out.bias": np.full(64, bad, np.float32)}
     save_safetensors(tmp_path / "m.safetensors", arrays, made.config.metadata())
     words = "logits must be finite or minus infinity, at least one of them finite; their maximum is"
-    with pytest.raises(ShapeError, match=words):
+    with pytest.raises(ArgumentError, match=words):
         score(wkvnp.load(tmp_path / "m.safetensors"), BYTES, "Hi there")
     capsys.readouterr()
     assert main([*command, "--model", str(tmp_path / "m.safetensors")]) != 0
@@ -163,5 +163,5 @@ def test_json_is_valid_json_for_every_number():
     ],
 )
 def test_what_cannot_be_scored_is_refused(text, options, words):
-    with pytest.raises(ShapeError, match=words):
+    with pytest.raises(ArgumentError, match=words):
         score(Bigram(), BYTES, text, **options)

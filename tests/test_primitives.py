@@ -10,7 +10,7 @@ from wkvnp._decay import faded, signed_decay, split_decay
 from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp._jit import kernel
 from wkvnp._quantised import Quantised
-from wkvnp._threads import most_threads, set_threads
+from wkvnp._threads import most_threads, set_num_threads
 from wkvnp._tile import exponentiate
 from wkvnp.primitives import linear_map as linear_map_module
 from wkvnp.primitives.elementwise import elementwise, relu_squared, sigmoid, silu
@@ -180,10 +180,10 @@ def test_many_rows_have_the_same_bits_in_any_company(monkeypatch: pytest.MonkeyP
 
     whole = compute(slice(None))
     for n in (1, 2, 3):
-        set_threads(min(n, most_threads()))
+        set_num_threads(min(n, most_threads()))
         for y, z in zip(compute(slice(None)), whole, strict=True):
             np.testing.assert_array_equal(y, z)
-    set_threads(None)
+    set_num_threads(None)
     monkeypatch.setattr(many_rows, "LONGEST", 500_000)  # many launches
     for rows in (slice(0, 33), slice(481, 999)):
         for y, z in zip(compute(rows), whole, strict=True):

@@ -28,7 +28,7 @@ compiled = pytest.mark.skipif(interpreted(), reason="programs are compiled")
 
 def program_of(architecture: str, dtype: str = "float32") -> Program:
     sizes = {"n_layer": 2, "n_embd": 64, "vocab_size": 59, "head_size": 16, "rng": 0}
-    found = wkvnp.init(architecture, dtype=dtype, **sizes | MODELS[architecture]).program
+    found = wkvnp.random_model(architecture, dtype=dtype, **sizes | MODELS[architecture]).program
     assert isinstance(found, Program)
     return found
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import wkvnp
-from wkvnp import set_threads
+from wkvnp import set_num_threads
 from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp._matrix_unit import available
 from wkvnp._quantised import GROUP, QUANTISED, Quantised, packed
@@ -23,7 +23,7 @@ from wkvnp.cli import main
 from wkvnp.decoding import Program, run
 from wkvnp.decoding.integer_dots import INSTRUCTIONS
 from wkvnp.decoding.integer_product import INTEGER_PRODUCT, integer_product
-from wkvnp.errors import CheckpointError, ShapeError
+from wkvnp.errors import ArgumentError, CheckpointError
 from wkvnp.models import ARCHITECTURES, BUNDLED
 from wkvnp.operations.tokens import Tokens
 from wkvnp.primitives.linear_map import FEW_ROWS, linear_map
@@ -176,9 +176,9 @@ def test_any_instructions_rows_and_threads_give_the_same_bits(dtype: str, monkey
         monkeypatch.setattr(INTEGER_PRODUCT, "run", integer_product(*way))
         run._runner.cache_clear()
         for threads in (1, 2):
-            set_threads(threads)
+            set_num_threads(threads)
             results.append(product(weight, x))
-    set_threads(None)
+    set_num_threads(None)
     run._runner.cache_clear()
     for result in results[1:]:
         np.testing.assert_array_equal(results[0], result)
@@ -242,7 +242,7 @@ def make(architecture: str, dtype: str = "float32", **options: Any) -> wkvnp.Mod
         options |= {"pattern": "a4567ms"}
     layers = 7 if architecture == "hybrid" else 2
     sizes: dict[str, Any] = {"n_layer": layers, "n_embd": 64, "vocab_size": 59, "head_size": 16}
-    return wkvnp.init(architecture, rng=0, dtype=dtype, **sizes, **options)
+    return wkvnp.random_model(architecture, rng=0, dtype=dtype, **sizes, **options)
 
 
 def same_weights(a: wkvnp.Model, b: wkvnp.Model) -> None:
@@ -336,7 +336,7 @@ def test_other_dtypes_on_the_way(tmp_path: Path) -> None:
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = str(tmp_path / "a"), str(tmp_path / "b")
     sizes = ["--layers", "2", "--width", "64", "--vocab", "256"]
-    assert main(["init", source, "--architecture", "rwkv7", *sizes, "--seed", "1"]) == 0
+    assert main(["random-model", source, "--architecture", "rwkv7", *sizes, "--seed", "1"]) == 0
     assert main(["convert", source, target, "--dtype", "int4"]) == 0
     capsys.readouterr()
     assert main(["info", target, "--json"]) == 0
@@ -399,11 +399,11 @@ def test_files_that_are_refused(dtype: str, tmp_path: Path) -> None:
 @both
 def test_models_that_are_refused(dtype: str, tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"n_layer": 1, "n_embd": 12, "vocab_size": 59, "rng": 0}
-    with pytest.raises(ShapeError, match=f"init: {dtype} needs matrices whose rows are multiples of 32"):
-        wkvnp.init("rwkv4", dtype=dtype, **sizes)
-    wkvnp.init("rwkv4", **sizes).save(tmp_path / "a")
+    with pytest.raises(ArgumentError, match=f"random_model: {dtype} needs matrices whose rows are multiples of 32"):
+        wkvnp.random_model("rwkv4", dtype=dtype, **sizes)
+    wkvnp.random_model("rwkv4", **sizes).save(tmp_path / "a")
     for use in (lambda: wkvnp.load(tmp_path / "a", dtype=dtype), lambda: convert(tmp_path, dtype)):
-        with pytest.raises(ShapeError, match=f"a: {dtype} needs matrices whose rows are multiples of 32"):
+        with pytest.raises(ArgumentError, match=f"a: {dtype} needs matrices whose rows are multiples of 32"):
             use()
     model = make("rwkv7")
     arrays = flatten(model.stored)

@@ -67,7 +67,7 @@ def test_weights_of_chosen_experts_may_sum_to_1(tmp_path: Path) -> None:
 
 def test_all_kinds_of_layers_of_a_fresh_model(tmp_path: Path) -> None:
     sizes = {"n_layer": 5, "n_embd": 48, "vocab_size": 47, "head_size": 16, "rng": 0}
-    model = wkvnp.init("qwen3_next", **sizes, n_group=1, interval=2)
+    model = wkvnp.random_model("qwen3_next", **sizes, n_group=1, interval=2)
     assert [kind.partition("_")[0] for kind in model.config.kinds] == ["linear", "full", "linear", "full", "linear"]
     fields = json.loads(model.config.metadata()["config"])
     expected = qwen3_next_oracle.qwen3_next(TOKENS.tolist(), flatten(model.weights), fields)

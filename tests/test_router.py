@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import wkvnp
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError, ShapeError
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -77,9 +77,9 @@ def test_bad_arguments_are_refused_by_name() -> None:
             ShapeError, match=r"top_k_gate: k must be a whole number from 1 to E of logits \(3, 4\); got"
         ):
             wkvnp.top_k_gate(x, k)
-    with pytest.raises(ShapeError, match="top_k_gate: scores must be 'softmax' or 'sigmoid'; got 'relu'"):
+    with pytest.raises(ArgumentError, match="top_k_gate: scores must be 'softmax' or 'sigmoid'; got 'relu'"):
         wkvnp.top_k_gate(x, 1, scores="relu")
     with pytest.raises(ShapeError, match=r"top_k_gate: bias must have shape \(E,\) with E=4 as in logits; got \(3,\)"):
         wkvnp.top_k_gate(x, 1, bias=np.zeros(3))
-    with pytest.raises(ShapeError, match="top_k_gate: logits must not be a masked array"):
+    with pytest.raises(ArgumentError, match="top_k_gate: logits must not be a masked array"):
         wkvnp.top_k_gate(np.ma.masked_array(x), 1)

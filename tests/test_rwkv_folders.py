@@ -42,7 +42,7 @@ FOLDERS = [
 
 
 def fresh(architecture: str) -> wkvnp.Model:
-    return wkvnp.init(architecture, n_layer=2, n_embd=48, vocab_size=59, head_size=16, rng=0)
+    return wkvnp.random_model(architecture, n_layer=2, n_embd=48, vocab_size=59, head_size=16, rng=0)
 
 
 def fields_of(kind: str, architecture: str) -> dict[str, Any]:

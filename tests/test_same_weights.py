@@ -58,7 +58,7 @@ CASES = [(form, architecture) for form, (having, _) in FORMATS.items() for archi
 
 def make(architecture: str, dtype: str = "float32") -> wkvnp.Model:
     """Make a model of which no two axes have the same length where they may differ, and no norm is a constant."""
-    model = wkvnp.init(architecture, n_layer=3, n_embd=96, vocab_size=96, head_size=24, rng=7, dtype=dtype)
+    model = wkvnp.random_model(architecture, n_layer=3, n_embd=96, vocab_size=96, head_size=24, rng=7, dtype=dtype)
     rng = np.random.default_rng(9)
     for name, array in flatten(model.stored).items():
         if ".ln" in f".{name}" and array.dtype == np.float32:

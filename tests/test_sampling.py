@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError
 from wkvnp.generation.sampling import (
     Repetition,
     distribution,
@@ -187,7 +187,7 @@ def test_repetition_follows_the_reference_table():
 )
 def test_unusable_logits_are_refused(logits, words):
     for temperature in (0, 1):
-        with pytest.raises(ShapeError, match=words):
+        with pytest.raises(ArgumentError, match=words):
             sample(logits, np.random.default_rng(0), temperature=temperature)
 
 
@@ -198,7 +198,7 @@ def test_unusable_logits_are_refused(logits, words):
 )  # fmt: skip
 def test_sampling_arguments_are_refused_by_name(options):
     ((name, value),) = options.items()
-    with pytest.raises(ShapeError, match=f"{name} must be .*; got {value!r}"):
+    with pytest.raises(ArgumentError, match=f"{name} must be .*; got {value!r}"):
         distribution(np.zeros(3), **options)
 
 

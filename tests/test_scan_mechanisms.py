@@ -10,7 +10,7 @@ from contracts.oracles import ORACLES
 from contracts.tolerance import SCAN, assert_close
 
 import wkvnp
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError, ShapeError
 from wkvnp.kernels.convolution import fft_convolution
 from wkvnp.kernels.convolution import oracle as convolution_oracle
 from wkvnp.kernels.linear import oracle as linear_oracle
@@ -337,20 +337,20 @@ def test_bad_input_is_refused() -> None:
             r"state must have shape \(B, W-1, C\) with W-1=2 as in weight; got \(1, 3, 2\)",
         ),
     ]:
-        with pytest.raises(ShapeError, match=message):
+        with pytest.raises(ArgumentError, match=message):
             call()
     mamba, s4d = Door("mamba1"), Door("s4d")
-    with pytest.raises(ShapeError, match="mamba1: dt must not be negative; got"):
+    with pytest.raises(ArgumentError, match="mamba1: dt must not be negative; got"):
         mamba(mamba.inputs | {"dt": -mamba.inputs["dt"]})
     with pytest.raises(ShapeError, match="mamba1: G=3 of B_in must divide C=11 of x"):
         mamba(Door("mamba1", C=11).inputs)
-    with pytest.raises(ShapeError, match=r"mamba1: state must be real floating point .* got complex64"):
+    with pytest.raises(ArgumentError, match=r"mamba1: state must be real floating point .* got complex64"):
         mamba(state=mamba.state.astype(np.complex64))
-    with pytest.raises(ShapeError, match=r"s4d: A must be at most 0, or decay would be growth; got 0\.5"):
+    with pytest.raises(ArgumentError, match=r"s4d: A must be at most 0, or decay would be growth; got 0\.5"):
         s4d(s4d.inputs | {"A": np.full((12, 4), 0.5 + 1j, np.complex64)})
-    with pytest.raises(ShapeError, match="s4d: u is float64 but dt is float32"):
+    with pytest.raises(ArgumentError, match="s4d: u is float64 but dt is float32"):
         s4d(s4d.inputs | {"u": s4d.inputs["u"].astype(np.float64)})
-    with pytest.raises(ShapeError, match="s4d: mode must be 'recurrent' or 'convolution'; got 'fft'"):
+    with pytest.raises(ArgumentError, match="s4d: mode must be 'recurrent' or 'convolution'; got 'fft'"):
         s4d(mode="fft")
-    with pytest.raises(ShapeError, match="s4d: discretization must be 'zoh' or 'bilinear'; got 'euler'"):
+    with pytest.raises(ArgumentError, match="s4d: discretization must be 'zoh' or 'bilinear'; got 'euler'"):
         s4d(discretization="euler")

@@ -144,8 +144,8 @@ def test_unknown_models_say_what_was_looked_for() -> None:
         version({}, "a.pth")
 
 
-def test_state_files_point_to_load_state() -> None:
-    with pytest.raises(CheckpointError, match=r"only a tuned initial state .*wkvnp\.load_state\(path, model\)"):
+def test_state_files_point_to_state_load() -> None:
+    with pytest.raises(CheckpointError, match=r"only a tuned initial state .*wkvnp\.State\.load\(path, model\)"):
         version(lazy(with_state({})), "a.pth")
 
 

@@ -10,7 +10,7 @@ import pytest
 from contracts.tolerance import SCAN, assert_close
 
 import wkvnp
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError, ShapeError
 from wkvnp.kernels.softmax import KVState, softmax
 
 Q3 = np.array([[1, 0], [0, 1], [1, 1.0]])[:, None]
@@ -108,7 +108,7 @@ def test_gates_late_in_a_text_keep_their_digits() -> None:
     alone[0] = 0
     expected, _ = wkvnp.forgetting_attention(q, k, v, alone)
     assert_equals(y, np.float64(expected[1:]))
-    with pytest.raises(ShapeError, match="forgetting_attention: log_forget must be finite"):
+    with pytest.raises(ArgumentError, match="forgetting_attention: log_forget must be finite"):
         wkvnp.forgetting_attention(q, k, v, np.where(log_forget < -0.9, -np.inf, log_forget))
 
 
@@ -295,7 +295,7 @@ def test_a_state_can_be_shortened() -> None:
     y, again = wkvnp.softmax_attention(q[40:], k[40:], v[40:], state=whole.shortened(40))
     np.testing.assert_array_equal(y, wkvnp.softmax_attention(q, k, v)[0][40:])
     assert_same_state(again, whole)
-    with pytest.raises(ShapeError, match=r"KVState: lengths must be from 0 to \[90\]; got \[91\]"):
+    with pytest.raises(ArgumentError, match=r"KVState: lengths must be from 0 to \[90\]; got \[91\]"):
         whole.shortened(91)
 
 
@@ -357,7 +357,7 @@ def test_gates_are_part_of_the_state() -> None:
     np.testing.assert_allclose(state.parts().gates, np.cumsum(np.float64(gates), axis=0), rtol=1e-12)
     assert_same_state(pickle.loads(pickle.dumps(state)), state)
     assert state.parts()._fields == ("k", "v", "lengths", "gates")
-    with pytest.raises(ShapeError, match="forgetting_attention: state must be a ForgetState; got KVState"):
+    with pytest.raises(ArgumentError, match="forgetting_attention: state must be a ForgetState; got KVState"):
         wkvnp.forgetting_attention(q, k, v, gates, state=KVState.of(k, v))
 
 
@@ -377,7 +377,7 @@ def test_states_that_do_not_fit_are_refused() -> None:
         attend(q, k, v[..., 1:], state=state)
     with pytest.raises(ShapeError, match=r"KVState: v must have shape \(B, S, G, V\) with S=3 as in k; got \(1, 2"):
         KVState.of(k, v[1:])
-    with pytest.raises(ShapeError, match=r"KVState: lengths must be 1 numbers from 0 to 3; got \[4\]"):
+    with pytest.raises(ArgumentError, match=r"KVState: lengths must be 1 numbers from 0 to 3; got \[4\]"):
         KVState.of(k, v, 4)
 
 
@@ -465,7 +465,7 @@ def test_random_blocks() -> None:
     np.testing.assert_array_equal(wkvnp.draw_random_blocks(5, 20, 2), wkvnp.draw_random_blocks(5, 30, 2)[:20])
     both = wkvnp.draw_random_blocks(5, 20, 2, causal=False)
     assert (both[1:] > np.arange(1, 20)[:, None]).any()
-    with pytest.raises(ShapeError, match=r"draw_random_blocks: rng must be a whole number .*; got None"):
+    with pytest.raises(ArgumentError, match=r"draw_random_blocks: rng must be a whole number .*; got None"):
         wkvnp.draw_random_blocks(None, 4, 2)
 
 
@@ -491,7 +491,7 @@ def test_random_blocks() -> None:
     ],
 )
 def test_options_that_do_not_fit_are_refused(door: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ShapeError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         getattr(wkvnp, door)(*drawn(3), **options)
 
 
@@ -499,7 +499,7 @@ def test_what_cannot_be_continued_is_refused() -> None:
     q, k, v = drawn(3)
     for door in ("softmax_attention", "longformer", "bigbird"):
         _, state = getattr(wkvnp, door)(q, k, v)
-        with pytest.raises(ShapeError, match=f"{door}: state must be None when causal is False"):
+        with pytest.raises(ArgumentError, match=f"{door}: state must be None when causal is False"):
             getattr(wkvnp, door)(q, k, v, state=state, causal=False)
     with pytest.raises(
         ShapeError, match="softmax_attention: k must have at least the 3 tokens of q when causal; got 2"

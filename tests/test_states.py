@@ -15,7 +15,7 @@ from wkvnp.models import ARCHITECTURES
 
 
 def make(architecture: str = "rwkv7", **sizes: object) -> wkvnp.Model:
-    return wkvnp.init(
+    return wkvnp.random_model(
         architecture, **({"n_layer": 2, "n_embd": 48, "vocab_size": 59, "head_size": 16, "rng": 0} | sizes)
     )
 
@@ -28,7 +28,7 @@ def model(request: pytest.FixtureRequest) -> wkvnp.Model:
 def test_save_and_load(model: wkvnp.Model, tmp_path: Path) -> None:
     _, state = model([[1, 2, 3], [4, 5, 6]])
     state.save(tmp_path / "s")
-    assert_close(wkvnp.load_state(tmp_path / "s", model), state)
+    assert_close(wkvnp.State.load(tmp_path / "s", model), state)
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
 
 
@@ -58,7 +58,7 @@ def test_a_state_of_another_model_is_refused(model: wkvnp.Model, tmp_path: Path)
         model([3], state=state)
     state.save(tmp_path / "s")
     with pytest.raises(StateError, match="belongs to another model"):
-        wkvnp.load_state(tmp_path / "s", model)
+        wkvnp.State.load(tmp_path / "s", model)
     with pytest.raises(StateError, match="different models"):
         wkvnp.State.join([state, model([1])[1]])
 
@@ -76,13 +76,13 @@ def test_files_that_hold_no_state_are_refused(tmp_path: Path) -> None:
     model = make()
     path = tmp_path / "f"
     with pytest.raises(StateError, match="f"):
-        wkvnp.load_state(path, model)
+        wkvnp.State.load(path, model)
     path.write_bytes(b"not a checkpoint at all")
     with pytest.raises(StateError, match="f"):
-        wkvnp.load_state(path, model)
+        wkvnp.State.load(path, model)
     model.save(path)
     with pytest.raises(StateError, match="not a state of wkvnp"):
-        wkvnp.load_state(path, model)
+        wkvnp.State.load(path, model)
 
 
 def test_damaged_states_are_refused(tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_damaged_states_are_refused(tmp_path: Path) -> None:
     ]:
         save_safetensors(tmp_path / "s", changed, metadata)
         with pytest.raises(StateError, match=message):
-            wkvnp.load_state(tmp_path / "s", model)
+            wkvnp.State.load(tmp_path / "s", model)
     (tmp_path / "s").write_bytes((tmp_path / "s").read_bytes()[:-5])
     with pytest.raises(StateError):
-        wkvnp.load_state(tmp_path / "s", model)
+        wkvnp.State.load(tmp_path / "s", model)
 
 
 def test_malformed_states_of_valid_types_are_refused(model: wkvnp.Model, tmp_path: Path) -> None:
@@ -125,17 +125,17 @@ def test_malformed_states_of_valid_types_are_refused(model: wkvnp.Model, tmp_pat
                 continue
             save_safetensors(path, good | {name: changed}, container.metadata)
             with pytest.raises(StateError):
-                wkvnp.load_state(path, model)
+                wkvnp.State.load(path, model)
         save_safetensors(path, {other: a for other, a in good.items() if other != name}, container.metadata)
         with pytest.raises(StateError):
-            wkvnp.load_state(path, model)
+            wkvnp.State.load(path, model)
     for metadata in ({}, {"format": container.metadata["format"]}, {**container.metadata, "model": "another"}):
         save_safetensors(path, good, metadata)
         with pytest.raises(StateError):
-            wkvnp.load_state(path, model)
+            wkvnp.State.load(path, model)
     save_safetensors(path, {name: a.reshape(-1)[:1].reshape(()) for name, a in good.items()}, container.metadata)
     with pytest.raises(StateError, match=r"must have \d axes; got shape \(\)"):
-        wkvnp.load_state(path, model)
+        wkvnp.State.load(path, model)
 
 
 @pytest.mark.parametrize("architecture", ["rwkv5.2", "rwkv6", "rwkv7"])
@@ -144,7 +144,7 @@ def test_tuned_states(architecture: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tuned = {f"blocks.{n}.att.time_state": rng.standard_normal((3, 16, 16)).astype(np.float32) for n in range(2)}
     save_safetensors(tmp_path / "tuned", tuned, {})
-    state = wkvnp.load_state(tmp_path / "tuned", model)
+    state = wkvnp.State.load(tmp_path / "tuned", model)
     # The file has values first, we have keys first.
     np.testing.assert_array_equal(state.layers[1].wkv[0], tuned["blocks.1.att.time_state"].swapaxes(1, 2))
     assert not state.layers[0].time_shift.any()
@@ -159,10 +159,10 @@ def test_tuned_states(architecture: str, tmp_path: Path) -> None:
     del tuned["blocks.1.att.time_state"]
     save_safetensors(tmp_path / "short", tuned, {})
     with pytest.raises(StateError, match=r"blocks\.1\.att\.time_state must have shape \(3, 16, 16\).*no such tensor"):
-        wkvnp.load_state(tmp_path / "short", model)
+        wkvnp.State.load(tmp_path / "short", model)
 
 
 def test_rwkv4_has_no_matrix_state_to_tune(tmp_path: Path) -> None:
     save_safetensors(tmp_path / "t", {"blocks.0.att.time_state": np.zeros((1, 2, 2), np.float32)}, {})
     with pytest.raises(StateError, match="rwkv4"):
-        wkvnp.load_state(tmp_path / "t", make("rwkv4"))
+        wkvnp.State.load(tmp_path / "t", make("rwkv4"))

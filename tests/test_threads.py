@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from wkvnp import _threads
-from wkvnp._jit import kernel, set_threads, threads
+from wkvnp._jit import kernel, set_num_threads, threads
 from wkvnp._system import system_report
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError
 
 Program = Callable[..., CompletedProcess[str]]
 MOST = numba.config.NUMBA_NUM_THREADS
@@ -26,7 +26,7 @@ MOST = numba.config.NUMBA_NUM_THREADS
 KERNEL = """
 import threading, numpy as np
 from numba import prange
-from wkvnp._jit import kernel, set_threads, threads
+from wkvnp._jit import kernel, set_num_threads, threads
 from wkvnp import _threads
 
 @kernel
@@ -55,7 +55,7 @@ def count_threads(x, y):
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     yield
-    set_threads(None)
+    set_num_threads(None)
 
 
 def used_threads() -> int:
@@ -66,11 +66,11 @@ def used_threads() -> int:
 
 @pytest.mark.skipif(MOST < 2, reason="needs two threads")
 def test_the_number_of_threads_can_be_set() -> None:
-    set_threads(2)
+    set_num_threads(2)
     assert threads() == used_threads() == 2
-    set_threads(np.int64(1))
+    set_num_threads(np.int64(1))
     assert threads() == 1
-    set_threads(None)
+    set_num_threads(None)
     assert threads() == _threads.default_threads()
 
 
@@ -90,12 +90,12 @@ def used():
     count_threads(y, y)
     print(int(y.max()))
 
-set_threads(2)
+set_num_threads(2)
 used()
 worker = threading.Thread(target=used)
 worker.start()
 worker.join()
-set_threads(3)
+set_num_threads(3)
 used()
 """,
         NUMBA_NUM_THREADS="4",
@@ -106,8 +106,8 @@ used()
 @pytest.mark.parametrize("n", [0, -1, MOST + 1, 1.5, "two", True])
 def test_impossible_numbers_of_threads_are_refused(n: Any) -> None:
     before = threads()
-    with pytest.raises(ShapeError, match=r"set_threads: n must be .*; got "):
-        set_threads(n)
+    with pytest.raises(ArgumentError, match=r"set_num_threads: n must be .*; got "):
+        set_num_threads(n)
     assert threads() == before
 
 
@@ -137,7 +137,7 @@ def test_impossible_settings_of_numba_are_refused(
             import wkvnp
             x = np.full((1, 700, 8, 64), 0.1, np.float32)
             wkvnp.rwkv6(x, -x, x, x, x[0, 0])
-        except wkvnp.errors.ShapeError as error:
+        except wkvnp.errors.ArgumentError as error:
             print(error)
     """
     command = """
@@ -160,7 +160,7 @@ def test_the_environment_sets_the_default(monkeypatch: pytest.MonkeyPatch) -> No
     assert _threads.default_threads() == MOST
     for bad in ("0", "-1", "two", "1.5", ""):
         monkeypatch.setenv("WKVNP_NUM_THREADS", bad)
-        with pytest.raises(ShapeError, match="WKVNP_NUM_THREADS must be a whole number from 1; got "):
+        with pytest.raises(ArgumentError, match="WKVNP_NUM_THREADS must be a whole number from 1; got "):
             _threads.default_threads()
 
 

@@ -18,7 +18,7 @@ import pytest
 import wkvnp
 from wkvnp.cli import main
 from wkvnp.errors import TokenizerError
-from wkvnp.tokenizers import Tokenizer, tokenizer
+from wkvnp.tokenizers import Tokenizer, load_tokenizer
 from wkvnp.tokenizers.bpe import byte_alphabet
 
 package = pytest.importorskip("tokenizers", reason="wkvnp[hf] is not installed: tokenizer.json is not checked")
@@ -98,7 +98,7 @@ def write(folder: Path, engine: Any, **files: Any) -> Path:
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_begins_as_the_package_says_and_goes_on_as_it_is(kind: str, text: str, tmp_path: Path) -> None:
     engine = KINDS[kind]()
-    ours = tokenizer(write(tmp_path / "m", engine))
+    ours = load_tokenizer(write(tmp_path / "m", engine))
     assert ours.begin(text).tolist() == engine.encode(text).ids and ours.begin(text).dtype == np.int32
     assert ours.decode(ours.encode(text)) == text  # no blank is added or lost
     if kind != "byte_level":
@@ -117,17 +117,17 @@ def test_pieces_and_bytes() -> None:
 
 def tokenizer_of(engine: Any, **files: Any) -> Tokenizer:
     with tempfile.TemporaryDirectory() as folder:
-        return tokenizer(write(Path(folder), engine, **files))
+        return load_tokenizer(write(Path(folder), engine, **files))
 
 
 def test_a_decoder_that_is_not_understood_is_refused(tmp_path: Path) -> None:
     engine = old_pieces()
     engine.decoder = package.decoders.Sequence([package.decoders.ByteFallback(), package.decoders.Fuse()])
     with pytest.raises(TokenizerError, match=r"the decoder must be ByteLevel, or take pieces with ▁ .* got Sequence"):
-        tokenizer(write(tmp_path / "m", engine))
+        load_tokenizer(write(tmp_path / "m", engine))
     engine.decoder = package.decoders.WordPiece()
     with pytest.raises(TokenizerError, match="got WordPiece"):
-        tokenizer(write(tmp_path / "m", engine))
+        load_tokenizer(write(tmp_path / "m", engine))
 
 
 @pytest.mark.parametrize(
@@ -150,11 +150,11 @@ def test_a_decoder_that_is_not_understood_is_refused(tmp_path: Path) -> None:
 def test_what_ends_a_text(
     files: dict[str, Any], stop_tokens: tuple[int, ...] | None, end_of_text: int | None, tmp_path: Path
 ) -> None:
-    ours = tokenizer(write(tmp_path / "m", old_pieces(), **files))
+    ours = load_tokenizer(write(tmp_path / "m", old_pieces(), **files))
     assert ours.stop_tokens == stop_tokens and ours.end_of_text == end_of_text
     shutil.copy(tmp_path / "m" / "tokenizer.json", tmp_path / "m" / "other.json")
-    assert tokenizer(tmp_path / "m" / "other.json").stop_tokens is None  # not the vocabulary of the folder's model
-    assert tokenizer(tmp_path / "m" / "tokenizer.json").stop_tokens == stop_tokens
+    assert load_tokenizer(tmp_path / "m" / "other.json").stop_tokens is None  # not the vocabulary of the folder's model
+    assert load_tokenizer(tmp_path / "m" / "tokenizer.json").stop_tokens == stop_tokens
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_ends_that_are_none_are_refused(said: str, message: str, tmp_path: Path)
     folder = write(tmp_path / "m", old_pieces())
     (folder / "config.json").write_text(said)
     with pytest.raises(TokenizerError, match=message):
-        tokenizer(folder)
+        load_tokenizer(folder)
 
 
 @pytest.mark.parametrize(
@@ -196,13 +196,13 @@ def test_a_last_token_that_is_none_is_refused(said: str, message: str, tmp_path:
     folder = write(tmp_path / "m", old_pieces())
     (folder / "tokenizer_config.json").write_text(said)
     with pytest.raises(TokenizerError, match=message):
-        tokenizer(folder)
+        load_tokenizer(folder)
 
 
 def test_the_end_of_text_by_its_name_comes_before_those_of_the_folder(tmp_path: Path) -> None:
     engine = byte_level()
     engine.add_special_tokens(["<|endoftext|>"])
-    ours = tokenizer(write(tmp_path / "m", engine, config={"eos_token_id": 2}))
+    ours = load_tokenizer(write(tmp_path / "m", engine, config={"eos_token_id": 2}))
     assert ours.end_of_text == 260 and ours.stop_tokens == (2,)
 
 
@@ -256,7 +256,7 @@ def test_a_conversation_begins_once() -> None:
 
 def test_a_score_begins_as_the_text_does() -> None:
     ours = tokenizer_of(old_pieces(), config={"eos_token_id": 2})
-    model = wkvnp.init("transformer", n_layer=1, n_embd=16, vocab_size=300, head_size=8, rng=0)
+    model = wkvnp.random_model("transformer", n_layer=1, n_embd=16, vocab_size=300, head_size=8, rng=0)
     score = wkvnp.score(model, ours, "the on")
     assert score.context == 1 and score.tokens.tolist() == ours.begin("the on")[1:].tolist()
     assert wkvnp.score(model, ours, "the on", bos=2).context == 2
@@ -282,7 +282,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_commands_find_the_vocabulary(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model, ours = wkvnp.load(folder), tokenizer(folder)
+    model, ours = wkvnp.load(folder), load_tokenizer(folder)
     assert ours.vocab_size < model.config.vocab_size == 53 and ours.end_of_text == 2
     pieces = wkvnp.generate(model, ours, "the on", max_tokens=12, temperature=0)
     expected = "".join(piece.text for piece in pieces)
@@ -310,16 +310,16 @@ def test_the_vocabulary_of_rwkv_world_may_lie_in_the_folder(tmp_path: Path) -> N
 
     lines = [f"{id} {bytes([id - 1])!r} 1" for id in range(1, 257)]
     (tmp_path / WORLD_FILE).write_text("\n".join(lines) + "\n")
-    assert tokenizer(tmp_path).encode("a").tolist() == [98]
-    assert tokenizer(tmp_path).stop_tokens is None and tokenizer(tmp_path).end_of_text == 0
+    assert load_tokenizer(tmp_path).encode("a").tolist() == [98]
+    assert load_tokenizer(tmp_path).stop_tokens is None and load_tokenizer(tmp_path).end_of_text == 0
     (tmp_path / "config.json").write_text('{"eos_token_id": 3}')
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "a"}')
-    assert tokenizer(tmp_path).stop_tokens == (0, 3, 98) and tokenizer(tmp_path).end_of_text == 0
+    assert load_tokenizer(tmp_path).stop_tokens == (0, 3, 98) and load_tokenizer(tmp_path).end_of_text == 0
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|rwkv_tokenizer_end_of_text|>"}')
-    assert tokenizer(tmp_path).stop_tokens == (0, 3)  # the file does not name id 0
+    assert load_tokenizer(tmp_path).stop_tokens == (0, 3)  # the file does not name id 0
     (tmp_path / "config.json").write_text('{"eos_token_id": "a"}')
     with pytest.raises(TokenizerError, match=r"config\.json: eos_token_id must be an id or a list of them; got 'a'"):
-        tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_without_the_package_the_error_names_the_extra(

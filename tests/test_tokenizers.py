@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wkvnp.errors import MissingExtraError, TokenizerError
-from wkvnp.tokenizers import StreamDecoder, Tokenizer, tokenizer, trie, vocabulary
+from wkvnp.tokenizers import StreamDecoder, Tokenizer, load_tokenizer, trie, vocabulary
 from wkvnp.tokenizers.pieces import encode_pieces
 
 SINGLE = [bytes((byte,)) for byte in range(256)]
@@ -105,7 +105,7 @@ def data_file(name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return tokenizer(write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "small.txt", TOKENS))
+    return load_tokenizer(write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "small.txt", TOKENS))
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +120,13 @@ def world_path() -> str:
 
 @pytest.fixture(scope="module")
 def world(world_path: str) -> Tokenizer:
-    return tokenizer(world_path)
+    return load_tokenizer(world_path)
 
 
 @pytest.fixture(scope="module")
 def pile() -> Tokenizer:
     pytest.importorskip("tokenizers", reason="wkvnp[hf] is not installed: the Pile vocabulary is not checked")
-    return tokenizer(data_file("20B_tokenizer.json"))
+    return load_tokenizer(data_file("20B_tokenizer.json"))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def tiny_bpe(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     engine.enable_truncation(3)
     path = tmp_path_factory.mktemp("bpe") / "tokenizer.json"
     engine.save(str(path))
-    return tokenizer(path)
+    return load_tokenizer(path)
 
 
 pieces = st.lists(st.one_of(st.sampled_from(TOKENS), st.binary(max_size=3)), max_size=30).map(b"".join)
@@ -166,7 +166,7 @@ def test_trie_equals_the_oracle_on_bytes(small: Any, data: bytes) -> None:
 @settings(deadline=None)
 @given(st.text())
 def test_text_survives(small: Tokenizer, text: str) -> None:
-    plain = tokenizer("bytes")
+    plain = load_tokenizer("bytes")
     assert small.decode(small.encode(text)) == text
     assert plain.decode(plain.encode(text)) == text
 
@@ -179,7 +179,7 @@ def test_any_vocabulary_packs(tmp_path_factory: pytest.TempPathFactory, words: s
     tokens = [b"", *SINGLE, *sorted(words)]
     path = write_vocabulary(tmp_path_factory.getbasetemp() / "any.txt", tokens)
     data = bytes(byte % 6 for byte in data) + b"".join(words)
-    assert tokenizer(path).encode_bytes(data).tolist() == longest_match(tokens, data)  # type: ignore[attr-defined]
+    assert load_tokenizer(path).encode_bytes(data).tolist() == longest_match(tokens, data)  # type: ignore[attr-defined]
 
 
 @settings(max_examples=200, deadline=None)
@@ -191,14 +191,14 @@ def test_pieces_give_the_tokens_of_the_whole(
     tmp_path_factory: pytest.TempPathFactory, words: set[bytes], pieces: list[str]
 ) -> None:
     path = write_vocabulary(tmp_path_factory.getbasetemp() / "any.txt", [b"", *SINGLE, *sorted(words)])
-    for any_tokenizer in (tokenizer(path), tokenizer("bytes")):
+    for any_tokenizer in (load_tokenizer(path), load_tokenizer("bytes")):
         ids = [id for part in encode_pieces(any_tokenizer, pieces) for id in part.tolist()]
         assert ids == any_tokenizer.encode("".join(pieces)).tolist()
 
 
 def test_pieces_of_the_world_and_of_bpe(world: Tokenizer, tiny_bpe: Tokenizer) -> None:
     text = "the there 我们 é🙂 abcdeabcdef" * 50 + " " * 500 + "\n" * 300 + "<|endoftext|>" + "\r\n\r\n ünï code"
-    for any_tokenizer in (world, tiny_bpe, tokenizer("bytes")):
+    for any_tokenizer in (world, tiny_bpe, load_tokenizer("bytes")):
         for size in (1, 3, 50, 130, 1000):
             cut = [text[begin : begin + size] for begin in range(0, len(text), size)]
             parts = [part.tolist() for part in encode_pieces(any_tokenizer, cut)]
@@ -228,7 +228,7 @@ def test_long_text_goes_in_several_launches(small: Tokenizer, monkeypatch: pytes
 
 
 def test_empty_text_is_no_tokens(small: Tokenizer) -> None:
-    for each in (small, tokenizer("bytes")):
+    for each in (small, load_tokenizer("bytes")):
         assert each.encode("").shape == (0,) and each.encode("").dtype == np.int32
         assert each.decode([]) == "" and each.decode(np.empty(0, np.int32)) == ""
 
@@ -340,18 +340,18 @@ def test_bpe_refuses_what_has_no_bytes(tmp_path: Path) -> None:
     path = tmp_path / "words.json"
     engine_of.Tokenizer(engine_of.models.WordLevel({"日本": 0}, unk_token="日本")).save(str(path))
     with pytest.raises(TokenizerError, match=r"words\.json: .* its model must be of type BPE; got 'WordLevel'"):
-        tokenizer(path)
+        load_tokenizer(path)
     engine = engine_of.Tokenizer(engine_of.models.BPE({"日本": 0}, []))
     engine.save(str(path))
     with pytest.raises(TokenizerError, match=r"words\.json: the decoder must be ByteLevel.*got none"):
-        tokenizer(path)
+        load_tokenizer(path)
     engine.decoder = engine_of.decoders.ByteLevel()
     engine.save(str(path))
     with pytest.raises(TokenizerError, match=r"token '日本' \(id 0\) is not byte-level: '日' stands for no byte"):
-        tokenizer(path)
+        load_tokenizer(path)
     path.write_text('{"version": 1}')
     with pytest.raises(TokenizerError, match=r"words\.json: not a tokenizer\.json"):
-        tokenizer(path)
+        load_tokenizer(path)
 
 
 # --- streams ---------------------------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def stream(decoder: StreamDecoder, ids: Any) -> list[str]:
 @settings(deadline=None)
 @given(pieces)
 def test_stream_joins_to_the_whole_text(small: Any, data: bytes) -> None:
-    plain: Any = tokenizer("bytes")
+    plain: Any = load_tokenizer("bytes")
     for each in (small, plain):
         ids = each.encode_bytes(data)
         assert "".join(stream(each.decoder(), ids)) == each.decode(ids) == data.decode("utf-8", "replace")
@@ -372,23 +372,23 @@ def test_stream_joins_to_the_whole_text(small: Any, data: bytes) -> None:
 
 def test_stream_cut_anywhere() -> None:
     data = "aé我🙂".encode() + b"\xff\xf0\x9fz\xe6\x88"
-    decoder = tokenizer("bytes").decoder()
+    decoder = load_tokenizer("bytes").decoder()
     for cut in range(len(data) + 1):  # flush makes a decoder new, so one serves for both parts
         for part in (data[:cut], data[cut:]):
             assert "".join(stream(decoder, part)) == part.decode("utf-8", "replace")
 
 
 def test_stream_holds_back_part_of_a_character() -> None:
-    assert stream(tokenizer("bytes").decoder(), "é🙂!".encode()) == ["", "é", "", "", "", "🙂", "!", ""]
-    assert stream(tokenizer("bytes").decoder(), b"\xf0\x9f") == ["", "", "\ufffd"]
-    assert stream(tokenizer("bytes").decoder(), b"\xffa") == ["\ufffd", "a", ""]
+    assert stream(load_tokenizer("bytes").decoder(), "é🙂!".encode()) == ["", "é", "", "", "", "🙂", "!", ""]
+    assert stream(load_tokenizer("bytes").decoder(), b"\xf0\x9f") == ["", "", "\ufffd"]
+    assert stream(load_tokenizer("bytes").decoder(), b"\xffa") == ["\ufffd", "a", ""]
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
 def test_lone_surrogates_are_named(small: Tokenizer, tiny_bpe: Tokenizer) -> None:
-    for each in (small, tokenizer("bytes"), tiny_bpe):
+    for each in (small, load_tokenizer("bytes"), tiny_bpe):
         with pytest.raises(TokenizerError, match=rf"{each.name}: .*lone surrogate '\\ud83d' at position 3"):
             each.encode("abc\ud83d")
         with pytest.raises(TokenizerError, match="text must be a str; got bytes"):
@@ -398,22 +398,22 @@ def test_lone_surrogates_are_named(small: Tokenizer, tiny_bpe: Tokenizer) -> Non
 @pytest.mark.parametrize("ids", [[0.5], [[1, 2]], 7, "abc", [2**70], [True], [[1], [2, 3]], None])
 def test_ids_must_be_integers(ids: Any) -> None:
     with pytest.raises(TokenizerError, match="bytes: ids must be a sequence of integers"):
-        tokenizer("bytes").decode(ids)
+        load_tokenizer("bytes").decode(ids)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, lambda ids: np.array(ids, np.uint64)])
 def test_ids_may_be_any_integers(kind: Any) -> None:
-    assert tokenizer("bytes").decode(kind([104, 105])) == "hi"
+    assert load_tokenizer("bytes").decode(kind([104, 105])) == "hi"
     with pytest.raises(TokenizerError, match=r"bytes: token id 256 is not in the vocabulary \(vocab_size 256\)"):
-        tokenizer("bytes").decode(kind([104, 256]))
+        load_tokenizer("bytes").decode(kind([104, 256]))
     with pytest.raises(TokenizerError, match=f"token id {2**64 - 1} is not in"):
-        tokenizer("bytes").decode(np.array([2**64 - 1], np.uint64))
+        load_tokenizer("bytes").decode(np.array([2**64 - 1], np.uint64))
 
 
 def test_one_id_must_be_an_integer() -> None:
-    assert tokenizer("bytes").token_bytes(np.int64(65)) == b"A"  # type: ignore[arg-type]
+    assert load_tokenizer("bytes").token_bytes(np.int64(65)) == b"A"  # type: ignore[arg-type]
     with pytest.raises(TokenizerError, match=r"a token id must be an integer; got 1\.5"):
-        tokenizer("bytes").decoder().feed(1.5)  # type: ignore[arg-type]
+        load_tokenizer("bytes").decoder().feed(1.5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ def test_faulty_lines_are_named(tmp_path: Path, line: bytes, message: str) -> No
     lines[2] = line
     path.write_bytes(b"\n".join(lines))
     with pytest.raises(TokenizerError, match=rf"bad\.txt, line 3: .*{message}"):
-        tokenizer(path)
+        load_tokenizer(path)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_faulty_lines_are_named(tmp_path: Path, line: bytes, message: str) -> No
 def test_vocabulary_must_hold_every_byte(tmp_path: Path, count: int, message: str) -> None:
     path = write_vocabulary(tmp_path / "short.txt", TOKENS[: count + 1])
     with pytest.raises(TokenizerError, match=rf"short\.txt, {message}"):
-        tokenizer(path)
+        load_tokenizer(path)
 
 
 def test_lines_may_end_either_way(tmp_path: Path, small: Tokenizer) -> None:
@@ -473,36 +473,36 @@ def test_lines_may_end_either_way(tmp_path: Path, small: Tokenizer) -> None:
 
 def test_choosing_by_size_or_model(world_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = SimpleNamespace(config=SimpleNamespace(vocab_size=256))
-    assert tokenizer(256).name == tokenizer(np.int64(256)).name == tokenizer(model).name == "bytes"
+    assert load_tokenizer(256).name == load_tokenizer(np.int64(256)).name == load_tokenizer(model).name == "bytes"
     monkeypatch.setenv("WKVNP_WORLD_VOCAB", world_path)
-    assert tokenizer(65536).name == tokenizer("rwkv-world").name == "rwkv-world"
+    assert load_tokenizer(65536).name == load_tokenizer("rwkv-world").name == "rwkv-world"
     with pytest.raises(TokenizerError, match=r"no vocabulary of 1000 ids is known; give one by name .'bytes', '20b'"):
-        tokenizer(1000)
+        load_tokenizer(1000)
     for nonsense in (None, 2.5, object(), model.config):
         with pytest.raises(TokenizerError, match="must be a name, a path, a vocabulary size or a model; got"):
-            tokenizer(nonsense)
+            load_tokenizer(nonsense)
 
 
 def test_choosing_the_pile_vocabulary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_bpe: Tokenizer) -> None:
     monkeypatch.delenv("WKVNP_20B_TOKENIZER", raising=False)
     for source in ("20b", 50277):
         with pytest.raises(TokenizerError, match=r"the path of 20B_tokenizer\.json.* or set WKVNP_20B_TOKENIZER"):
-            tokenizer(source)
+            load_tokenizer(source)
     monkeypatch.setenv("WKVNP_20B_TOKENIZER", str(tmp_path / "absent.json"))
     with pytest.raises(TokenizerError, match=r"WKVNP_20B_TOKENIZER must name a file; it names .*absent\.json"):
-        tokenizer("20b")
+        load_tokenizer("20b")
 
 
 def test_pile_vocabulary_from_the_environment(monkeypatch: pytest.MonkeyPatch, pile: Tokenizer) -> None:
     monkeypatch.setenv("WKVNP_20B_TOKENIZER", str(data_file("20B_tokenizer.json")))
-    assert tokenizer("20b").encode("Hello world").tolist() == [12092, 1533]
+    assert load_tokenizer("20b").encode("Hello world").tolist() == [12092, 1533]
 
 
 def test_unknown_names_and_files(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match=r"'word' is neither a known name .*'rwkv-world'.* nor a file"):
-        tokenizer("word")
+        load_tokenizer("word")
     with pytest.raises(TokenizerError, match=r"is a folder without a vocabulary, as tokenizer\.json"):
-        tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_world_is_found_in_an_installed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -515,23 +515,23 @@ def test_world_is_found_in_an_installed_package(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.delenv("WKVNP_WORLD_VOCAB", raising=False)
     monkeypatch.delitem(sys.modules, "rwkv", raising=False)
     monkeypatch.setitem(sys.modules, "pyrwkv_tokenizer", None)
-    assert tokenizer("rwkv-world").encode("there").tolist() == [TOKENS.index(b"there")]
+    assert load_tokenizer("rwkv-world").encode("there").tolist() == [TOKENS.index(b"there")]
 
 
 def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("WKVNP_WORLD_VOCAB", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"WKVNP_WORLD_VOCAB.*pip install 'wkvnp\[world\]'"):
-        tokenizer("rwkv-world")
+        load_tokenizer("rwkv-world")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     (tmp_path / "t.json").write_text("{}")
     with pytest.raises(MissingExtraError, match=r"t\.json needs the package 'tokenizers'.*pip install 'wkvnp\[hf\]'"):
-        tokenizer(tmp_path / "t.json")
+        load_tokenizer(tmp_path / "t.json")
 
 
 def test_import_is_light() -> None:
     code = (
-        "import sys, wkvnp.tokenizers as t; t.tokenizer('bytes').decoder().feed(65)\n"
+        "import sys, wkvnp.tokenizers as t; t.load_tokenizer('bytes').decoder().feed(65)\n"
         "assert not {'numba', 'scipy', 'tokenizers', 'pyrwkv_tokenizer'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -29,21 +29,21 @@ def test_every_model_has_expectations_and_its_place() -> None:
 
 @by_model
 def test_greedy_text(name: str) -> None:
-    model, tokenizer = wkvnp.load(MODELS[name], dtype="float32"), wkvnp.tokenizer("bytes")
+    model, tokenizer = wkvnp.load(MODELS[name], dtype="float32"), wkvnp.load_tokenizer("bytes")
     pieces = wkvnp.generate(model, tokenizer, EXPECTED["prompt"], max_tokens=200, temperature=0)
     assert "".join(piece.text for piece in pieces) == EXPECTED[name]["greedy"]
 
 
 @by_model
 def test_score_of_a_passage(name: str) -> None:
-    model, tokenizer = wkvnp.load(MODELS[name], dtype="float32"), wkvnp.tokenizer("bytes")
+    model, tokenizer = wkvnp.load(MODELS[name], dtype="float32"), wkvnp.load_tokenizer("bytes")
     score = wkvnp.score(model, tokenizer, EXPECTED["passage"])
     assert score.nats == pytest.approx(EXPECTED[name]["nats"], rel=1e-6)
 
 
 @by_model
 def test_sixteen_bits_score_alike(name: str) -> None:
-    tokenizer = wkvnp.tokenizer("bytes")
+    tokenizer = wkvnp.load_tokenizer("bytes")
     nats = [
         wkvnp.score(wkvnp.load(MODELS[name], dtype=d), tokenizer, EXPECTED["passage"]).nats for d in (None, "float16")
     ]

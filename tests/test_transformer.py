@@ -177,7 +177,7 @@ def test_a_state_with_a_window_can_be_saved_joined_and_continued(tmp_path: Path)
     answer, _ = model(TOKENS[:9].reshape(3, 3), state=wkvnp.State.join(list(states)))
     assert np.abs(answer - expected).max() <= CUT
     together.save(tmp_path / "s")
-    restored = wkvnp.load_state(tmp_path / "s", model)
+    restored = wkvnp.State.load(tmp_path / "s", model)
     np.testing.assert_array_equal(model(TOKENS[:9].reshape(3, 3), state=restored)[0], expected)
     assert_close(restored, together)
     for n, part in enumerate(ragged):
@@ -460,6 +460,6 @@ def test_a_mistral_must_say_what_it_sees(tmp_path: Path) -> None:
 
 def test_options_of_fresh_models() -> None:
     sizes: dict[str, Any] = {"n_layer": 2, "n_embd": 48, "vocab_size": 53, "head_size": 8, "rng": 0}
-    model = wkvnp.init("transformer", n_group=2, window=5, **sizes)
+    model = wkvnp.random_model("transformer", n_group=2, window=5, **sizes)
     assert model.weights.model.layers[0].self_attn.k_proj.weight.shape == (16, 48)
     assert model.config.windows == (5, 5) and model.config.state_bytes_per_token == 2 * 2 * 16 * 4

@@ -102,7 +102,7 @@ def test_small_and_large_work_are_compiled_at_once_in_a_warm_up(fresh: Kernel, m
 
 @pytest.mark.parametrize("architecture", ["rwkv7", "transformer"])
 def test_after_a_warm_up_nothing_has_to_be_compiled(architecture: str) -> None:
-    model = wkvnp.init(architecture, n_layer=2, n_embd=64, vocab_size=256, rng=0)
+    model = wkvnp.random_model(architecture, n_layer=2, n_embd=64, vocab_size=256, rng=0)
     steps: list[tuple[int, int]] = []
     wkvnp.warmup(model, progress=lambda *step: steps.append(step))
     assert steps[0] == (0, 5) and steps[-1] == (5, 5)
@@ -117,7 +117,7 @@ def test_after_a_warm_up_nothing_has_to_be_compiled(architecture: str) -> None:
         model(np.ones((batch, 1), int), state)
     _, state = model([[1, 2, 3], [4], [5] * 40])
     model([[1], [2, 3], [4]], state)
-    for _ in wkvnp.generate(model, wkvnp.tokenizer("bytes"), "Hi", max_tokens=3, rng=0):
+    for _ in wkvnp.generate(model, wkvnp.load_tokenizer("bytes"), "Hi", max_tokens=3, rng=0):
         pass
     assert done() == before
     again = wkvnp.warmup(model)
@@ -127,7 +127,7 @@ def test_after_a_warm_up_nothing_has_to_be_compiled(architecture: str) -> None:
 def test_the_command_says_what_it_did(program: Program) -> None:
     text = """
         from wkvnp.cli import main
-        main(["init", "tiny.safetensors", "--architecture", "rwkv4", "--layers", "1", "--width", "32", "--force"])
+        main(["random-model", "tiny.safetensors", "--architecture", "rwkv4", "--layers=1", "--width=32", "--force"])
         raise SystemExit(main(["warmup", "--model", "tiny.safetensors"]))
     """
     first, second = (program(text) for _ in range(2))

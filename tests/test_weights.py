@@ -19,7 +19,7 @@ from wkvnp.models import ARCHITECTURES
 
 def halved(path: Path, architecture: str = "rwkv7") -> Path:
     """Write a model all of whose tensors are bfloat16, as most published ones are."""
-    made = wkvnp.init(architecture, n_layer=2, n_embd=96, vocab_size=59, head_size=32, rng=5)
+    made = wkvnp.random_model(architecture, n_layer=2, n_embd=96, vocab_size=59, head_size=32, rng=5)
     arrays = {name: narrow(array, BFLOAT16) for name, array in flatten(made.stored).items()}
     save_safetensors(path, arrays, made.config.metadata())
     return path
@@ -46,7 +46,7 @@ def test_the_bundled_model_says_what_it_weighs() -> None:
 
 def test_numpy_floats_are_shared_and_others_are_not_kept(tmp_path: Path) -> None:
     for dtype in ("float32", "float64", "float16"):
-        model = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=32, rng=0, dtype=dtype)
+        model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=32, rng=0, dtype=dtype)
         assert model.weights.head.weight is model.stored.head.weight
     half = wkvnp.load(halved(tmp_path / "m"))
     assert half.weights.head.weight is not half.weights.head.weight
@@ -56,7 +56,7 @@ def test_numpy_floats_are_shared_and_others_are_not_kept(tmp_path: Path) -> None
 
 
 def test_weights_are_found_by_attribute_and_by_name() -> None:
-    weights = wkvnp.init("rwkv7", n_layer=2, n_embd=64, vocab_size=32, rng=0).weights
+    weights = wkvnp.random_model("rwkv7", n_layer=2, n_embd=64, vocab_size=32, rng=0).weights
     assert len(weights.blocks) == 2 and weights.blocks[1].att["receptance.weight"].shape == (64, 64)
     assert "emb" in dir(weights) and repr(weights.emb) == "<weights: 1 tensors>"
     with pytest.raises(AttributeError, match=r"weights: 'block' must be one of emb, blocks, ln_out, head"):

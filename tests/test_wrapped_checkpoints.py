@@ -21,7 +21,7 @@ TOKENS = np.arange(20) % 31
 
 
 def made(architecture: str = "rwkv7") -> wkvnp.Model:
-    return wkvnp.init(architecture, n_layer=1, n_embd=64, vocab_size=31, rng=0)
+    return wkvnp.random_model(architecture, n_layer=1, n_embd=64, vocab_size=31, rng=0)
 
 
 @pytest.fixture

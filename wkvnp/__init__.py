@@ -36,18 +36,18 @@ _HOMES = {
     "gsa": ".mechanisms.gsa",
     "hgrn": ".mechanisms.hgrn",
     "hgrn2": ".mechanisms.hgrn2",
-    "init": ".models.initial",
     "kda": ".mechanisms.kda",
     "lightning_attention": ".mechanisms.lightning_attention",
     "linear_attention": ".mechanisms.linear_attention",
     "load": ".models",
-    "load_state": ".models.state",
+    "load_tokenizer": ".tokenizers",
     "longformer": ".mechanisms.longformer",
     "mamba1": ".mechanisms.mamba1",
     "mamba2": ".mechanisms.mamba2",
     "mingru": ".mechanisms.mingru",
     "mlstm": ".mechanisms.mlstm",
     "performer": ".mechanisms.performer",
+    "random_model": ".models.random_model",
     "retnet": ".mechanisms.retnet",
     "rg_lru": ".mechanisms.rg_lru",
     "rwkv4": ".mechanisms.rwkv4",
@@ -56,21 +56,28 @@ _HOMES = {
     "rwkv7": ".mechanisms.rwkv7",
     "s4d": ".mechanisms.s4d",
     "score": ".analysis.perplexity",
-    "set_threads": "._threads",
+    "set_num_threads": "._threads",
     "short_convolution": ".mechanisms.short_convolution",
     "simple_gla": ".mechanisms.simple_gla",
     "softmax_attention": ".mechanisms.softmax_attention",
     "token_shift": ".mechanisms.token_shift",
-    "tokenizer": ".tokenizers",
     "top_k_gate": ".primitives.router",
     "warmup": ".models.warmup",
 }
 """Public name -> the module that defines it."""
 
+_RENAMED = {
+    "init": "random_model",
+    "load_state": "State.load",
+    "set_threads": "set_num_threads",
+    "tokenizer": "load_tokenizer",
+}
+"""Names of earlier development versions -> those of today."""
+
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
-    from ._threads import set_threads
+    from ._threads import set_num_threads
     from .analysis.attention_map import attention_matrix
     from .analysis.cost import Cost, cost
     from .analysis.perplexity import Score, score
@@ -110,17 +117,18 @@ if TYPE_CHECKING:
     from .mechanisms.token_shift import token_shift
     from .models import load
     from .models.conversion import convert
-    from .models.initial import init
     from .models.language_model import Model
-    from .models.state import State, load_state
+    from .models.random_model import random_model
+    from .models.state import State
     from .models.warmup import warmup
     from .primitives.router import expert_load, top_k_gate
-    from .tokenizers import tokenizer
+    from .tokenizers import load_tokenizer
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        renamed = f"; it is called {_RENAMED[name]} now" if name in _RENAMED else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{renamed}")
     value = getattr(import_module(_HOMES[name], __name__), name)
     globals()[name] = value
     return value

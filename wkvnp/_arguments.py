@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 
-from .errors import KeywordError, ShapeError
+from .errors import ArgumentError, KeywordError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -117,9 +117,9 @@ def generator_of(function: str, rng: Any, *, optional: bool = True) -> np.random
 
     Examples
     --------
-    >>> generator_of("init", -3)
+    >>> generator_of("generate", -3)
     Traceback (most recent call last):
-    wkvnp.errors.ShapeError: init: rng must be a whole number from 0, a numpy.random.Generator or None; got -3
+    wkvnp.errors.ArgumentError: generate: rng must be a whole number from 0, a numpy.random.Generator or None; got -3
     """
     try:
         if isinstance(rng, bool) or (rng is None and not optional):
@@ -128,7 +128,7 @@ def generator_of(function: str, rng: Any, *, optional: bool = True) -> np.random
     except (TypeError, ValueError):
         kinds = "a whole number from 0, a numpy.random.Generator or None"
         kinds = kinds if optional else "a whole number from 0 or a numpy.random.Generator"
-        raise ShapeError(f"{function}: rng must be {kinds}; got {rng!r:.100}") from None
+        raise ArgumentError(f"{function}: rng must be {kinds}; got {rng!r:.100}") from None
 
 
 def check_roles(function: str, model: Any, tokenizer: Any, text: str) -> None:
@@ -136,16 +136,16 @@ def check_roles(function: str, model: Any, tokenizer: Any, text: str) -> None:
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         Naming the order of the arguments of `function`, whose third is called `text`.
     """
     order = f"the order is {function}(model, tokenizer{', ' * bool(text)}{text})"
     check_model(function, model, order)
     if not _is_tokenizer(tokenizer):
-        remedy = f"; wkvnp.tokenizer({tokenizer!r:.40}) makes one of a name" if isinstance(tokenizer, str) else ""
-        raise ShapeError(
-            f"{function}: tokenizer must be a tokenizer, as wkvnp.tokenizer returns; got {_kind(tokenizer)}{remedy}; "
-            f"{order}"
+        remedy = f"; wkvnp.load_tokenizer({tokenizer!r:.40}) makes one of a name" if isinstance(tokenizer, str) else ""
+        raise ArgumentError(
+            f"{function}: tokenizer must be a tokenizer, as wkvnp.load_tokenizer returns; "
+            f"got {_kind(tokenizer)}{remedy}; {order}"
         )
 
 
@@ -154,11 +154,11 @@ def check_model(function: str, model: Any, order: str) -> None:
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         Naming the `order` of the arguments.
     """
     if not callable(model) or _is_tokenizer(model) or not hasattr(model, "config"):
-        raise ShapeError(f"{function}: model must be a model, as wkvnp.load returns; got {_kind(model)}; {order}")
+        raise ArgumentError(f"{function}: model must be a model, as wkvnp.load returns; got {_kind(model)}; {order}")
 
 
 def _is_tokenizer(thing: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ShapeError
+from .errors import ArgumentError
 
 BFLOAT16 = np.dtype([("bfloat16_low", "u1"), ("bfloat16_high", "u1")])
 FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
@@ -46,11 +46,11 @@ def _name_of(dtype: np.dtype[Any]) -> str:
 
 
 def float_dtype(name: npt.DTypeLike) -> np.dtype[Any]:
-    """Return the storage dtype for a name or dtype; raise ShapeError if it is not a floating dtype we store."""
+    """Return the storage dtype for a name or dtype; raise ArgumentError if it is not a floating dtype we store."""
     try:
         return FLOAT_DTYPES[name if isinstance(name, str) else dtype_name(name)]
     except (KeyError, TypeError):
-        raise ShapeError(f"dtype must be one of {', '.join(FLOAT_DTYPES)}; got {name!r}") from None
+        raise ArgumentError(f"dtype must be one of {', '.join(FLOAT_DTYPES)}; got {name!r}") from None
 
 
 def narrow(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from . import _threads
 from ._compile_cache import KernelCache, directory
-from ._threads import set_threads, threads
+from ._threads import set_num_threads, threads
 
 __all__ = [
     "FAST",
@@ -34,7 +34,7 @@ __all__ = [
     "interpreted",
     "jit",
     "kernel",
-    "set_threads",
+    "set_num_threads",
     "threads",
     "uncounted",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ShapeError
+from .errors import ArgumentError
 
 
 def peaks_of(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -15,7 +15,7 @@ def peaks_of(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a logit is NaN or plus infinity, as NaN in the weights makes them, or all of a row are minus infinity.
 
     Examples
@@ -28,5 +28,5 @@ def peaks_of(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
     odd = peaks[~np.isfinite(peaks)]
     if odd.size:
         reason = "every token is forbidden" if odd[0] == -np.inf else f"their maximum is {odd[0]}"
-        raise ShapeError(f"logits must be finite or minus infinity, at least one of them finite; {reason}")
+        raise ArgumentError(f"logits must be finite or minus infinity, at least one of them finite; {reason}")
     return peaks

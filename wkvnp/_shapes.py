@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._dtypes import BFLOAT16, dtype_name, widen
-from .errors import ShapeError
+from .errors import ArgumentError, ShapeError
 
 Array = npt.NDArray[Any]
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -28,12 +28,12 @@ def as_floats(function: str, name: str, value: Any, may_be_complex: bool = False
     Complex numbers of 64 or 128 bits pass where they are welcome.
     """
     if isinstance(value, np.ma.MaskedArray):
-        raise ShapeError(f"{function}: {name} must not be a masked array; fill it first")
+        raise ArgumentError(f"{function}: {name} must not be a masked array; fill it first")
     array = np.asarray(value)
     if array.dtype.kind in "iub":
         array = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
     if dtype_name(array.dtype) not in (_FLOATS + _COMPLEX if may_be_complex else _FLOATS):
-        raise ShapeError(f"{function}: {name} must be real floating point (16, 32 or 64 bits); got {array.dtype}")
+        raise ArgumentError(f"{function}: {name} must be real floating point (16, 32 or 64 bits); got {array.dtype}")
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
@@ -44,7 +44,7 @@ def compute_dtype(function: str, arrays: Mapping[str, Array]) -> np.dtype[Any]:
         return np.dtype(np.float32)
     others = [f"{name} is {dtype_name(array.dtype)}" for name, array in arrays.items() if name not in doubles]
     if others:
-        raise ShapeError(f"{function}: {doubles[0]} is float64 but {others[0]}; give all arrays one precision")
+        raise ArgumentError(f"{function}: {doubles[0]} is float64 but {others[0]}; give all arrays one precision")
     return np.dtype(np.float64)
 
 
@@ -106,7 +106,7 @@ def sequence_offsets(function: str, cu_seqlens: Any, batch: int, time: int) -> n
         raise ShapeError(f"{function}: with cu_seqlens the batch axis must be 1; got B={batch}")
     offsets = offsets.astype(np.int64)
     if offsets[0] != 0 or offsets[-1] != time or (np.diff(offsets) < 0).any():
-        raise ShapeError(f"{function}: cu_seqlens must rise from 0 to T={time}; got {offsets.tolist()}")
+        raise ArgumentError(f"{function}: cu_seqlens must rise from 0 to T={time}; got {offsets.tolist()}")
     return offsets
 
 

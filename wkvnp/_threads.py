@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from ._arguments import named
-from .errors import ShapeError
+from .errors import ArgumentError
 
 # Held around every launch if the layer is not safe to enter twice; None if it is.
 turnstile: threading.RLock | None = None  # type: ignore[valid-type, unused-ignore]
 
-_stated: int | None = None  # what `set_threads` was given
+_stated: int | None = None  # what `set_num_threads` was given
 _count = 0  # threads of a launch; 0 until the first one
 _forked = False  # in a child of a process that had started OpenMP, which must not be entered again
 _warned = False
@@ -41,7 +41,7 @@ _here = _Here()
 
 
 @named
-def set_threads(n: int | None) -> None:
+def set_num_threads(n: int | None) -> None:
     """Set how many threads a kernel may use, for the whole process.
 
     Results are the same, bit for bit, for any number. The default is what the process may use: the cores it is bound
@@ -55,24 +55,24 @@ def set_threads(n: int | None) -> None:
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If `n` is not a whole number in that range.
 
     Examples
     --------
     >>> import wkvnp
-    >>> wkvnp.set_threads(1)
-    >>> wkvnp.set_threads(None)
+    >>> wkvnp.set_num_threads(1)
+    >>> wkvnp.set_num_threads(None)
     """
     global _stated, _count
     if n is not None:
         try:
             n = operator.index(n) if not isinstance(n, bool) else 0
         except TypeError:
-            raise ShapeError(f"set_threads: n must be a whole number or None; got {n!r}") from None
+            raise ArgumentError(f"set_num_threads: n must be a whole number or None; got {n!r}") from None
         if not 1 <= n <= most_threads():
-            raise ShapeError(
-                f"set_threads: n must be from 1 to {most_threads()}; got {n} "
+            raise ArgumentError(
+                f"set_num_threads: n must be from 1 to {most_threads()}; got {n} "
                 "(for more, set NUMBA_NUM_THREADS before Python starts)"
             )
     _stated, _count = n, 0
@@ -98,7 +98,7 @@ def check_settings() -> None:
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If ``NUMBA_NUM_THREADS`` is not a whole number from 1.
     """
     stated = os.environ.get("NUMBA_NUM_THREADS")
@@ -108,12 +108,12 @@ def check_settings() -> None:
 
 def _whole_number(variable: str, stated: str) -> int:
     if not stated.strip().isdecimal() or int(stated) < 1:
-        raise ShapeError(f"{variable} must be a whole number from 1; got {stated!r} (unset, all cores are used)")
+        raise ArgumentError(f"{variable} must be a whole number from 1; got {stated!r} (unset, all cores are used)")
     return int(stated)
 
 
 def default_threads() -> int:
-    """Return the number of threads if `set_threads` is not called."""
+    """Return the number of threads if `set_num_threads` is not called."""
     stated = os.environ.get("WKVNP_NUM_THREADS")
     if stated is None:
         quota = cpu_quota()
@@ -210,7 +210,7 @@ def _start_layer(numba: Any, count: int) -> None:
             )
         else:
             fault = f" is {asked!r}, which cannot be started here: {' '.join(str(error).split())}"
-        raise ShapeError(f"NUMBA_THREADING_LAYER{fault}") from None
+        raise ArgumentError(f"NUMBA_THREADING_LAYER{fault}") from None
 
 
 @contextlib.contextmanager

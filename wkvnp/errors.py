@@ -8,11 +8,15 @@ class WkvnpError(Exception):
     """Root of every error that wkvnp raises on purpose."""
 
 
-class ShapeError(WkvnpError, ValueError):
-    """An argument has the wrong shape, dtype or range."""
+class ArgumentError(WkvnpError, ValueError):
+    """An argument has a value that the function does not take."""
 
 
-class KeywordError(ShapeError, TypeError):
+class ShapeError(ArgumentError):
+    """An array has the wrong shape, or does not fit the shapes of others."""
+
+
+class KeywordError(ArgumentError, TypeError):
     """A function was given a keyword that it does not have; the message names those that it has."""
 
 

@@ -23,7 +23,7 @@ def prepare(path: Path, form: str, threads: int) -> Runner:
     """Load a model."""
     import wkvnp
 
-    wkvnp.set_threads(threads)
+    wkvnp.set_num_threads(threads)
     return Runner(wkvnp.load(path, dtype=form))
 
 

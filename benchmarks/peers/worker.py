@@ -28,7 +28,7 @@ def draw(path: Path, layers: int, width: int, vocabulary: int) -> None:
     """Write random RWKV-7 weights in float32."""
     import wkvnp
 
-    wkvnp.init("rwkv7", n_layer=layers, n_embd=width, vocab_size=vocabulary, rng=SEED).save(path)
+    wkvnp.random_model("rwkv7", n_layer=layers, n_embd=width, vocab_size=vocabulary, rng=SEED).save(path)
 
 
 def tokens(count: int, vocabulary: int) -> list[int]:

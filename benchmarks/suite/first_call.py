@@ -16,7 +16,7 @@ CALL = """
 import wkvnp
 from wkvnp._jit import compiling
 n_layer = 4 if {architecture!r} == "qwen3_next" else 2
-model = wkvnp.init({architecture!r}, n_layer=n_layer, n_embd=256, vocab_size=256, rng=0, dtype={dtype!r})
+model = wkvnp.random_model({architecture!r}, n_layer=n_layer, n_embd=256, vocab_size=256, rng=0, dtype={dtype!r})
 _, state = model(list(range(20)))
 model([20], state)
 print(compiling.kernels + compiling.loaded)

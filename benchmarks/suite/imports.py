@@ -26,6 +26,6 @@ class Start:
         """A random tiny RWKV-7, one token, with whatever the compile cache holds by then."""
         return (
             "import wkvnp\n"
-            "model = wkvnp.init('rwkv7', n_layer=2, n_embd=128, vocab_size=256, rng=0)\n"
+            "model = wkvnp.random_model('rwkv7', n_layer=2, n_embd=128, vocab_size=256, rng=0)\n"
             "model([72, 101, 108, 108, 111])"
         )

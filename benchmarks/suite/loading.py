@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import wkvnp
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError
 
 from .models import drawn
 
@@ -24,7 +24,7 @@ class Load:
         drawn("rwkv7", stored).save(self.path)
         try:
             wkvnp.load(self.path, dtype=loaded)([1])
-        except ShapeError as error:  # a dtype that this version does not have
+        except ArgumentError as error:  # a dtype that this version does not have
             self.folder.cleanup()
             raise NotImplementedError(str(error)) from None
 

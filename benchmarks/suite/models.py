@@ -9,7 +9,7 @@ import numpy as np
 
 import wkvnp
 from wkvnp.checkpoints.naming import flatten
-from wkvnp.errors import ShapeError
+from wkvnp.errors import ArgumentError
 from wkvnp.models import ARCHITECTURES
 
 from .calibration import read_gigabytes_per_second, sgemm_gflops, times
@@ -26,8 +26,8 @@ def drawn(architecture: str, dtype: str) -> wkvnp.Model:
     width, vocabulary = (768, 65536) if published else (512, VOCABULARY)
     n_layer = LAYERS.get(architecture, 8 if name == "qwen3_next" else 6)
     try:
-        return wkvnp.init(name, n_layer=n_layer, n_embd=width, vocab_size=vocabulary, rng=0, dtype=dtype)
-    except ShapeError as error:  # a dtype that this version does not have
+        return wkvnp.random_model(name, n_layer=n_layer, n_embd=width, vocab_size=vocabulary, rng=0, dtype=dtype)
+    except ArgumentError as error:  # a dtype that this version does not have
         raise NotImplementedError(str(error)) from None
 
 

@@ -20,7 +20,7 @@ class Tokenizer:
 
     def setup(self, tokenizer: str, text: str) -> None:
         try:
-            self.tokenizer = wkvnp.tokenizer(tokenizer)
+            self.tokenizer = wkvnp.load_tokenizer(tokenizer)
         except (WkvnpError, ImportError) as error:  # an extra brings the vocabulary
             raise NotImplementedError(str(error)) from None
         sources = "".join(inspect.getsource(import_module(name)) for name in MODULES)
@@ -46,4 +46,4 @@ class Vocabulary:
             raise NotImplementedError(str(error)) from None
 
     def time_load_rwkv_world(self) -> None:
-        wkvnp.tokenizer("rwkv-world")
+        wkvnp.load_tokenizer("rwkv-world")

@@ -186,7 +186,7 @@ def measure(architecture: str, preset: str, path: Path, held_out: bytes) -> dict
     figures = {
         "parameters": sum(tensor.numel() for tensor in load_file(path).values()),
         "file_bytes": path.stat().st_size,
-        "held_out_bits_per_byte": wkvnp.score(model, wkvnp.tokenizer("bytes"), held_out.decode()).bits_per_byte,
+        "held_out_bits_per_byte": wkvnp.score(model, wkvnp.load_tokenizer("bytes"), held_out.decode()).bits_per_byte,
     }
     figures |= witness.against(path, held_out)
     return {"figures": figures, "by_position": by_position(model, held_out), "expected": witness.expected()}
@@ -247,7 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    wkvnp.set_threads(1)  # these models are small
+    wkvnp.set_num_threads(1)  # these models are small
     texts = corpus()
     held_out = texts.text(texts.held_out)
     results: dict[str, Any] = {
@@ -285,7 +285,7 @@ def main() -> None:
         shutil.copy(folder / run / "loss.csv", PAGE / f"loss-{run}.csv")
     draw_losses({name: PAGE / f"loss-{run}.csv" for name, (_, _, _, run) in MODELS.items()})
     draw_positions(curves)
-    write_samples(wkvnp.load(), wkvnp.tokenizer("bytes"))
+    write_samples(wkvnp.load(), wkvnp.load_tokenizer("bytes"))
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def test_one_strong_token_after_a_large_state() -> None:
 
 @pytest.mark.parametrize("tokens", [[5], [5, 6, 7]], ids=["one token", "a prompt"])
 def test_a_model_drops_a_large_state(tokens: list[int], tmp_path: Path) -> None:
-    made = wkvnp.init("rwkv6", n_layer=1, n_embd=64, vocab_size=31, head_size=16, rng=0)
+    made = wkvnp.random_model("rwkv6", n_layer=1, n_embd=64, vocab_size=31, head_size=16, rng=0)
     arrays = flatten(made.weights)
     arrays["blocks.0.att.time_decay"] = np.full_like(arrays["blocks.0.att.time_decay"], np.log(5))
     arrays["blocks.0.att.time_decay_w2"] = np.zeros_like(arrays["blocks.0.att.time_decay_w2"])

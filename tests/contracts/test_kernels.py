@@ -15,7 +15,7 @@ import wkvnp.kernels.softmax.state
 import wkvnp.kernels.wkv
 from contracts.cases import CASES, Case
 from contracts.tolerance import FADED, SCAN, assert_close
-from wkvnp import set_threads
+from wkvnp import set_num_threads
 
 LARGE = 1e6  # of a state, in units of what is written
 
@@ -160,10 +160,10 @@ def test_same_bits_for_any_number_of_threads(case: Case) -> None:
     results = []
     try:
         for threads in (1, 2):
-            set_threads(threads)
+            set_num_threads(threads)
             results.append(case.run(inputs, state, np.array([0, 120, 241, 400])))
     finally:
-        set_threads(None)
+        set_num_threads(None)
     np.testing.assert_array_equal(results[0][0], results[1][0])
     for a, b in zip(parts(results[0][1]), parts(results[1][1]), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -151,7 +151,7 @@ def _read_metadata(path: Path) -> None:
 
 
 def _read_vocabulary(path: Path) -> Any:
-    vocabulary = wkvnp.tokenizer(path)
+    vocabulary = wkvnp.load_tokenizer(path)
     for text in TEXTS:
         for ids in (vocabulary.encode(text), vocabulary.begin(text)):
             assert ids.size == 0 or 0 <= ids.min() <= ids.max() < vocabulary.vocab_size, (
@@ -168,7 +168,7 @@ def _read_vocabulary(path: Path) -> Any:
 
 def _go_on(path: Path) -> None:
     model = model_of(path.stem)
-    state = wkvnp.load_state(path, model)
+    state = wkvnp.State.load(path, model)
     assert state.nbytes >= 0 and repr(state.dtype)
     state.copy()
     if 0 < state.batch <= 8:

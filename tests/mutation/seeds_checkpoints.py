@@ -45,7 +45,7 @@ _tiny = functools.cache(tiny_models.tensors)
 
 def saved(architecture: str, n_embd: int = 16, dtype: str = "float32") -> tuple[Arrays, dict[str, str]]:
     """Return the tensors and the metadata that a small random model is saved with."""
-    made = wkvnp.init(architecture, n_layer=1, n_embd=n_embd, vocab_size=37, head_size=16, rng=0, dtype=dtype)
+    made = wkvnp.random_model(architecture, n_layer=1, n_embd=n_embd, vocab_size=37, head_size=16, rng=0, dtype=dtype)
     arrays, more = parts(flatten(made.stored))
     return arrays, made.config.metadata() | more
 

@@ -24,7 +24,7 @@ def model_of(name: str) -> wkvnp.Model:
     """Return the model that states of files called so belong to."""
     options = _OPTIONS.get(name, {})
     architecture = {"attention": "transformer"}.get(name, name)
-    return wkvnp.init(architecture, n_layer=2, n_embd=16, vocab_size=37, head_size=8, rng=0, **options)
+    return wkvnp.random_model(architecture, n_layer=2, n_embd=16, vocab_size=37, head_size=8, rng=0, **options)
 
 
 def states() -> list[Seed]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._shapes import as_floats, split_axes
-from ..errors import ShapeError
+from ..errors import ArgumentError
 from ..mechanisms import NAMES
 from ..mechanisms._spec import Input, Part, Spec
 
@@ -60,7 +60,7 @@ def attention_matrix(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If the mechanism is unknown, `kind` or `rows` does not fit, packed sequences are given, or an argument is
         refused by the mechanism.
 
@@ -85,21 +85,21 @@ def attention_matrix(
             [0.5, 1. , 2. ]]])
     """
     if hasattr(mechanism, "config"):
-        raise ShapeError(
+        raise ArgumentError(
             "attention_matrix: mechanism must be the name of a mechanism or its function, as 'rwkv7' or wkvnp.rwkv7; "
             f"got the model {mechanism!r:.80}; each of its layers runs a mechanism: give the arrays of one"
         )
     name = mechanism if isinstance(mechanism, str) else getattr(mechanism, "__name__", repr(mechanism))
     if name not in NAMES:
-        raise ShapeError(f"attention_matrix: mechanism must be one of {', '.join(NAMES)}; got {name!r}")
+        raise ArgumentError(f"attention_matrix: mechanism must be one of {', '.join(NAMES)}; got {name!r}")
     if kind not in ("raw", "abs", "rownorm"):
-        raise ShapeError(f"attention_matrix: kind must be 'raw', 'abs' or 'rownorm'; got {kind!r}")
+        raise ArgumentError(f"attention_matrix: kind must be 'raw', 'abs' or 'rownorm'; got {kind!r}")
     if named.get("cu_seqlens") is not None:
-        raise ShapeError("attention_matrix: cu_seqlens must be None; give one sequence, or a batch of equal ones")
+        raise ArgumentError("attention_matrix: cu_seqlens must be None; give one sequence, or a batch of equal ones")
     module = import_module(f"..mechanisms.{name}", __package__)
     spec, function = module.SPEC, getattr(module, name)
     if len(arrays) > len(spec.inputs):
-        raise ShapeError(f"attention_matrix: {name} takes {len(spec.inputs)} arrays; got {len(arrays)}")
+        raise ArgumentError(f"attention_matrix: {name} takes {len(spec.inputs)} arrays; got {len(arrays)}")
     given = dict(zip((i.name for i in spec.inputs), arrays, strict=False)) | named
     function(**given)  # refuses what does not fit, in its own words
     A = _raw(spec, function, given, rows)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from .._dtypes import float_dtype
-from ..errors import ShapeError
+from ..errors import ArgumentError
 from ..mechanisms import NAMES
 
 
@@ -192,7 +192,7 @@ def cost(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If the mechanism is unknown, a size is not a whole number that it can be, or it has no form that is not causal.
 
     Notes
@@ -228,15 +228,15 @@ def cost(
     """
     name = mechanism if isinstance(mechanism, str) else getattr(mechanism, "__name__", repr(mechanism))
     if name not in _RECURRENCES and name not in _ATTENTIONS:
-        raise ShapeError(f"cost: mechanism must be one of {', '.join(NAMES)}; got {name!r}")
+        raise ArgumentError(f"cost: mechanism must be one of {', '.join(NAMES)}; got {name!r}")
     V = d if d_v is None else d_v
     for label, size, least in (("T", T, 0), ("d", d, 1), ("heads", heads, 1), ("d_v", V, 1), ("n_state", n_state, 1)):
         if size is not None and (size != int(size) or size < least):
-            raise ShapeError(f"cost: {label} must be a whole number of at least {least}; got {size!r}")
+            raise ArgumentError(f"cost: {label} must be a whole number of at least {least}; got {size!r}")
     if not causal and name not in _TWO_WAYS:
-        raise ShapeError(f"cost: causal must be True for {name}, which only looks back; got False")
+        raise ArgumentError(f"cost: causal must be True for {name}, which only looks back; got False")
     if n_state is not None and name not in _SIZES and name not in _ATTENTIONS:
-        raise ShapeError(f"cost: n_state must be None for {name}, which d and d_v describe; got {n_state}")
+        raise ArgumentError(f"cost: n_state must be None for {name}, which d and d_v describe; got {n_state}")
     narrow = float_dtype(dtype).itemsize
     wide = max(narrow, 4)
     if name in _ATTENTIONS:

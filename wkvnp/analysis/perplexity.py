@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from .._arguments import check_roles, named
 from .._logits import peaks_of
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from ..tokenizers.plain_text import plain_encoder
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ def score(
     Parameters
     ----------
     model : Model
-        From `wkvnp.load` or `wkvnp.init`.
+        From `wkvnp.load` or `wkvnp.random_model`.
     tokenizer : Tokenizer
-        From `wkvnp.tokenizer`.
+        From `wkvnp.load_tokenizer`.
     text : str or sequence of int
         The text, or its token ids. Control tokens that are written out in a text stay text; give
         ``tokenizer.encode(text)`` to score them as what they stand for.
@@ -123,7 +123,7 @@ def score(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If there is no token to score.
 
     Notes
@@ -134,8 +134,8 @@ def score(
     Examples
     --------
     >>> import wkvnp
-    >>> model = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
-    >>> result = wkvnp.score(model, wkvnp.tokenizer("bytes"), "Hello")
+    >>> model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+    >>> result = wkvnp.score(model, wkvnp.load_tokenizer("bytes"), "Hello")
     >>> result.n_bytes, result.tokens, result.bits_per_byte > 5
     (4, array([101, 108, 108, 111]), True)
     """
@@ -144,13 +144,13 @@ def score(
     opening = plain_encoder(tokenizer, begins=True)("") if begins else np.empty(0, np.int32)
     ids = _ids(plain_encoder(tokenizer, begins=begins)(text)[len(opening) :] if isinstance(text, str) else text)
     if isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1:
-        raise ShapeError(f"score: chunk must be an integer of at least 1; got {chunk!r}")
+        raise ArgumentError(f"score: chunk must be an integer of at least 1; got {chunk!r}")
     if bos is None and state is None:
         bos = int(opening[-1]) if len(opening) else tokenizer.end_of_text
     if bos is not None:
         ids = np.concatenate([[int(bos)], ids])
     if len(ids) < 2:
-        raise ShapeError(
+        raise ArgumentError(
             "score: text must hold at least one token to score"
             + (" after the first, which is only context unless bos= is given" if bos is None else "")
             + f"; got {len(ids) if bos is None else 0} tokens"

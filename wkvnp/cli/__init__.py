@@ -20,7 +20,7 @@ from ..errors import WkvnpError
 from .interrupt import INTERRUPTED, leave_at_once
 from .streams import complete_streams, forget_stdout, remark
 
-COMMANDS = ("generate", "chat", "score", "tokenize", "info", "init", "convert", "warmup")
+COMMANDS = ("generate", "chat", "score", "tokenize", "info", "random-model", "convert", "warmup")
 
 
 class UsageError(Exception):
@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"wkvnp {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = import_module(f".{name}", __name__)
+        module = import_module(f".{name.replace('-', '_')}", __name__)
         command = commands.add_parser(
             name,
             help=module.HELP,

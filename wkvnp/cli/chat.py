@@ -151,6 +151,6 @@ def _command(chat: Chat, line: str) -> None:
 
 
 def _load(chat: Chat, path: str) -> None:
-    from ..models.state import load_state
+    from ..models.state import State
 
-    chat.state = load_state(path, chat.model)
+    chat.state = State.load(path, chat.model)

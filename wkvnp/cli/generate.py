@@ -69,9 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     state = None
     if arguments.state is not None:
-        from ..models.state import load_state
+        from ..models.state import State
 
-        state = load_state(arguments.state, model)
+        state = State.load(arguments.state, model)
     transcript = Transcript()
     pieces = generate(model, tokenizer, prompt, stop=stops, state=state, progress=Bar("prompt"), **options)
     if arguments.echo:

@@ -102,10 +102,10 @@ def _describe(path: str, ignore: list[str]) -> dict[str, Any]:
 
 
 def _tokenizer_name(header: Header) -> str:
-    from ..tokenizers import tokenizer
+    from ..tokenizers import load_tokenizer
 
     try:
-        return tokenizer(header).name
+        return load_tokenizer(header).name
     except (TokenizerError, ImportError) as error:
         return f"none at hand ({error})"
 

@@ -86,18 +86,18 @@ def sampling_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def load_model(arguments: argparse.Namespace) -> tuple[Model, Tokenizer]:
     """Return the model and the tokenizer that the options name."""
     from ..models import load
-    from ..tokenizers import tokenizer
+    from ..tokenizers import load_tokenizer
 
     if arguments.threads is not None:
-        from .._threads import set_threads
+        from .._threads import set_num_threads
 
-        set_threads(arguments.threads)
+        set_num_threads(arguments.threads)
     if arguments.model is None:
         remark_demonstration()
     model = load(arguments.model, dtype=arguments.dtype, ignore=arguments.ignore)
     if arguments.tokenizer is not None:
-        return model, tokenizer(arguments.tokenizer)
-    return model, tokenizer(model)
+        return model, load_tokenizer(arguments.tokenizer)
+    return model, load_tokenizer(model)
 
 
 def remark_demonstration() -> None:

@@ -69,10 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tokenizer(arguments: argparse.Namespace) -> Tokenizer:
     """Return the tokenizer that the options name: by default that of the demonstration model."""
-    from ..tokenizers import tokenizer
+    from ..tokenizers import load_tokenizer
 
     if arguments.tokenizer is not None:
-        return tokenizer(arguments.tokenizer)
+        return load_tokenizer(arguments.tokenizer)
 
     from ..models import BUNDLED
     from .header import read_header
@@ -80,7 +80,7 @@ def _tokenizer(arguments: argparse.Namespace) -> Tokenizer:
     if arguments.model is None:
         remark_demonstration()
     model = str(BUNDLED) if arguments.model is None else arguments.model
-    return tokenizer(read_header(model, arguments.ignore))
+    return load_tokenizer(read_header(model, arguments.ignore))
 
 
 def _as_json(tokenizer: Tokenizer, ids: list[int]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ShapeError, TokenizerError
+from ..errors import ArgumentError, ShapeError, TokenizerError
 
 if TYPE_CHECKING:
     from ..tokenizers import Tokenizer
@@ -22,7 +22,7 @@ def read_prompts(prompt: Any, tokenizer: Tokenizer, begins: bool) -> tuple[list[
     if isinstance(prompt, str):
         return [_ids(prompt, encode, "prompt")], False
     if not isinstance(prompt, (list, tuple, np.ndarray)):
-        raise ShapeError(f"generate: prompt must be text, token ids or a list of these; got {type(prompt).__name__}")
+        raise ArgumentError(f"generate: prompt must be text, token ids or a list of these; got {type(prompt).__name__}")
     if all(isinstance(item, (int, np.integer)) for item in prompt):
         return [_ids(prompt, encode, "prompt")], False
     return [_ids(item, encode, f"prompt[{i}]") for i, item in enumerate(prompt)], True
@@ -39,7 +39,7 @@ def _ids(prompt: Any, encode: Callable[[str], npt.NDArray[Any]], name: str) -> I
                 f"got shape {tokens.shape} of dtype {tokens.dtype}"
             )
     if not tokens.size:
-        raise ShapeError(
+        raise ArgumentError(
             f"generate: {name} must not be empty: the first token is drawn from the logits after the prompt's last "
             "token, which a state does not hold; feed at least one token (end of text starts a fresh document)"
         )
@@ -51,7 +51,7 @@ def read_stops(stop: str | Iterable[str]) -> tuple[str, ...]:
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     for text in stops:
         if not isinstance(text, str) or not text:
-            raise ShapeError(f"generate: stop must be text of at least one character, or several; got {text!r}")
+            raise ArgumentError(f"generate: stop must be text of at least one character, or several; got {text!r}")
     return stops
 
 
@@ -68,7 +68,7 @@ def read_bans(ban: Iterable[int], vocab_size: int, tokenizer: Tokenizer) -> Ids:
     ids = [int(token) for token in ban]
     for token in ids:
         if not 0 <= token < vocab_size:
-            raise ShapeError(f"generate: ban must hold token ids from 0 to {vocab_size - 1}; got {token}")
+            raise ArgumentError(f"generate: ban must hold token ids from 0 to {vocab_size - 1}; got {token}")
     return np.array(ids + list(_without_text(vocab_size, tokenizer)), np.int64)
 
 
@@ -86,12 +86,12 @@ def _without_text(vocab_size: int, tokenizer: Tokenizer) -> Iterator[int]:
 def read_integer(name: str, value: Any, least: int) -> int:
     """Return an integer argument, or say what it must be."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ShapeError(f"generate: {name} must be an integer of at least {least}; got {value!r}")
+        raise ArgumentError(f"generate: {name} must be an integer of at least {least}; got {value!r}")
     return int(value)
 
 
 def read_number(name: str, value: Any) -> float:
     """Return a number argument, or say what it must be."""
     if not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
-        raise ShapeError(f"generate: {name} must be a finite number; got {value!r}")
+        raise ArgumentError(f"generate: {name} must be a finite number; got {value!r}")
     return float(value)

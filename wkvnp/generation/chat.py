@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arguments import check_roles, generator_of
-from ..errors import ShapeError
+from ..errors import ArgumentError
 from ..tokenizers.plain_text import plain_encoder
 from .prompts import FORMS, ChatForm
 from .stream import Piece, generate
@@ -29,7 +29,7 @@ class Chat:
     model : Model
         From `wkvnp.load`.
     tokenizer : Tokenizer
-        From `wkvnp.tokenizer`.
+        From `wkvnp.load_tokenizer`.
     form : str or ChatForm
         ``"world"``, ``"raven"``, ``"g1"`` (thinks first), ``"g1-fast"``, ``"g1-no-think"``, or your own.
     system : str
@@ -42,8 +42,8 @@ class Chat:
     Examples
     --------
     >>> import wkvnp
-    >>> model = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
-    >>> chat = Chat(model, wkvnp.tokenizer("bytes"), max_tokens=4, rng=1)
+    >>> model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+    >>> chat = Chat(model, wkvnp.load_tokenizer("bytes"), max_tokens=4, rng=1)
     >>> len(list(chat.say("Hello!")))
     4
     """
@@ -60,7 +60,7 @@ class Chat:
     ) -> None:
         check_roles("Chat", model, tokenizer, "")
         if isinstance(form, str) and form not in FORMS:
-            raise ShapeError(f"Chat: form must be one of {', '.join(FORMS)}; got {form!r}")
+            raise ArgumentError(f"Chat: form must be one of {', '.join(FORMS)}; got {form!r}")
         self.model, self.tokenizer, self.options = model, tokenizer, options
         self.form = FORMS[form] if isinstance(form, str) else form
         self.system = system

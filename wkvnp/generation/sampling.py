@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._logits import peaks_of
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,7 +33,7 @@ def softmax(logits: npt.ArrayLike) -> Floats:
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a logit is NaN or plus infinity, or if all are minus infinity.
 
     Examples
@@ -166,7 +166,7 @@ def distribution(logits: npt.ArrayLike, *, temperature: float = 1.0, top_p: floa
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If an argument is out of its range, or no logit is finite.
 
     References
@@ -242,11 +242,11 @@ class Repetition:
 def check_sampling(caller: str, *, temperature: float, top_p: float, top_k: int) -> None:
     """Raise ShapeError unless the three numbers are in their range."""
     if not (isinstance(temperature, (int, float, np.number)) and 0 <= temperature < math.inf):
-        raise ShapeError(f"{caller}: temperature must be a number of at least 0; got {temperature!r}")
+        raise ArgumentError(f"{caller}: temperature must be a number of at least 0; got {temperature!r}")
     if not (isinstance(top_p, (int, float, np.number)) and top_p >= 0):
-        raise ShapeError(f"{caller}: top_p must be a number of at least 0 (1 keeps everything); got {top_p!r}")
+        raise ArgumentError(f"{caller}: top_p must be a number of at least 0 (1 keeps everything); got {top_p!r}")
     if not (isinstance(top_k, (int, np.integer)) and top_k >= 0):
-        raise ShapeError(f"{caller}: top_k must be an integer of at least 0 (0 keeps everything); got {top_k!r}")
+        raise ArgumentError(f"{caller}: top_k must be an integer of at least 0 (0 keeps everything); got {top_k!r}")
 
 
 def _peak(scores: npt.NDArray[Any]) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arguments import check_roles, generator_of, named
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from .arguments import Ids, read_bans, read_integer, read_number, read_prompts, read_stop_tokens, read_stops
 from .sampling import Repetition, check_sampling, log_probability, sample
 from .stops import StopWatch
@@ -111,9 +111,9 @@ def generate(
     Parameters
     ----------
     model : Model
-        From `wkvnp.load` or `wkvnp.init`.
+        From `wkvnp.load` or `wkvnp.random_model`.
     tokenizer : Tokenizer
-        From `wkvnp.tokenizer`.
+        From `wkvnp.load_tokenizer`.
     prompt : str, sequence of int, or list of these
         Text or token ids, not empty. Text without a `state` gets what the vocabulary puts at the beginning of one. A
         list is a batch: its prompts are fed one by one and then decoded together (32 at a time), and the result for
@@ -154,15 +154,15 @@ def generate(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If an argument is out of its range, or a prompt is empty: the first token is drawn from the logits that
         follow the prompt's last token, and a state does not hold them.
 
     Examples
     --------
     >>> import wkvnp
-    >>> model = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
-    >>> pieces = list(wkvnp.generate(model, wkvnp.tokenizer("bytes"), "Hi", max_tokens=3, rng=1))
+    >>> model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+    >>> pieces = list(wkvnp.generate(model, wkvnp.load_tokenizer("bytes"), "Hi", max_tokens=3, rng=1))
     >>> len(pieces), pieces[-1].finish
     (3, 'length')
     """
@@ -183,7 +183,7 @@ def generate(
         chunk=read_integer("chunk", chunk, 1),
     )
     if state is not None and not hasattr(state, "batch"):
-        raise ShapeError(f"generate: state must be a state, as wkvnp.load_state returns; got {state!r:.100}")
+        raise ArgumentError(f"generate: state must be a state, as wkvnp.State.load returns; got {state!r:.100}")
     if state is not None and state.batch != len(prompts):
         raise ShapeError(f"generate: state must hold {len(prompts)} sequences, one per prompt; got {state.batch}")
     source = generator_of("generate", rng)

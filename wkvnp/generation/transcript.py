@@ -33,7 +33,8 @@ class Transcript:
     Examples
     --------
     >>> import wkvnp
-    >>> model, plain = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0), wkvnp.tokenizer("bytes")
+    >>> plain = wkvnp.load_tokenizer("bytes")
+    >>> model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
     >>> transcript = Transcript()
     >>> for piece in wkvnp.generate(model, plain, "Hi", max_tokens=3, rng=1):
     ...     transcript.add(piece)

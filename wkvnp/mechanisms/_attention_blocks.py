@@ -50,7 +50,7 @@ def draw_random_blocks(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a number does not fit, naming the argument.
 
     Notes

@@ -7,7 +7,7 @@ import operator
 from dataclasses import replace
 from typing import Any
 
-from ..errors import ShapeError
+from ..errors import ArgumentError
 from ._spec import Input, Spec
 
 
@@ -18,7 +18,7 @@ def whole(function: str, name: str, value: Any, least: int = 1) -> int:
     except TypeError:
         number = least - 1
     if number < least:
-        raise ShapeError(f"{function}: {name} must be a whole number from {least}; got {value!r}")
+        raise ArgumentError(f"{function}: {name} must be a whole number from {least}; got {value!r}")
     return number
 
 
@@ -29,7 +29,7 @@ def positive(function: str, name: str, value: Any) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not 0 < number < math.inf:
-        raise ShapeError(f"{function}: {name} must be a number above 0; got {value!r}")
+        raise ArgumentError(f"{function}: {name} must be a number above 0; got {value!r}")
     return number
 
 
@@ -41,7 +41,9 @@ def scale_of(function: str, scale: Any, K: int) -> float:
 def refuse_state(function: str, state: Any, causal: bool) -> None:
     """Refuse to go on from a state where tokens would have to see those that have not come yet."""
     if state is not None and not causal:
-        raise ShapeError(f"{function}: state must be None when causal is False; a token would have to see later calls")
+        raise ArgumentError(
+            f"{function}: state must be None when causal is False; a token would have to see later calls"
+        )
 
 
 class _OtherTime(Input):

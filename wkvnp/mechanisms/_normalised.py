@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from ..kernels.linear import EMPTY_EXPONENT, linear
 from ._spec import Call, Spec
 
@@ -82,7 +82,7 @@ def attend(
     Without `causal` all queries see all keys.
     """
     if eps is not None and not eps >= 0:
-        raise ShapeError(f"{spec.name}: eps must not be negative; got {eps!r}")
+        raise ArgumentError(f"{spec.name}: eps must not be negative; got {eps!r}")
     call, key_offsets = _enter(spec, values, flow)
     q, k, v = (a.reshape(math.prod(a.shape[:-2]), *a.shape[-2:]) for a in map(call.arrays.__getitem__, "qkv"))
     maps = choose(call.arrays)
@@ -138,7 +138,7 @@ def _enter(spec: Spec, values: dict[str, Any], flow: Flow) -> tuple[Call, Offset
         call = spec.enter(values, flow.state, flow.cu_seqlens, flow.reverse)
         return call, call.offsets
     if flow.state is not None:
-        raise ShapeError(f"{spec.name}: state must be None with causal=False, which sees all keys at once; got one")
+        raise ArgumentError(f"{spec.name}: state must be None with causal=False, which sees all keys at once; got one")
     times = tuple(
         replace(i, axes=(i.axes[0].replace("T", "S"), i.axes[0].replace("B T", "S"))) if i.name in ("k", "v") else i
         for i in spec.inputs

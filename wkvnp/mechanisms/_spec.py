@@ -16,7 +16,7 @@ import numpy.typing as npt
 from .._device import device_of
 from .._dtypes import narrow
 from .._shapes import as_floats, check_axes, compute_dtype, contiguous, reversed_sequences, sequence_offsets, split_axes
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 
 Array = npt.NDArray[Any]
 Domain = Literal["signed", "log_decay", "unit", "gate", "direction", "positive", "pole"]
@@ -64,15 +64,15 @@ class Input:
     def check_domain(self, function: str, array: Array) -> None:
         """Refuse numbers outside the domain where they would make a result meaningless."""
         if self.domain == "log_decay" and array.size and (top := array.max()) > 0:
-            raise ShapeError(f"{function}: {self.name} must be at most 0 (it is a logarithm); got {top:.6g}")
+            raise ArgumentError(f"{function}: {self.name} must be at most 0 (it is a logarithm); got {top:.6g}")
         if self.domain == "pole" and array.size and (top := array.real.max()) > 0:
-            raise ShapeError(f"{function}: {self.name} must be at most 0, or decay would be growth; got {top:.6g}")
+            raise ArgumentError(f"{function}: {self.name} must be at most 0, or decay would be growth; got {top:.6g}")
         if self.domain == "gate" and array.size and (array.min() < 0 or array.max() > 1):
-            raise ShapeError(
+            raise ArgumentError(
                 f"{function}: {self.name} must be between 0 and 1; got {array.min():.6g} to {array.max():.6g}"
             )
         if self.domain == "positive" and array.size and (least := array.min()) < 0:
-            raise ShapeError(f"{function}: {self.name} must not be negative; got {least:.6g}")
+            raise ArgumentError(f"{function}: {self.name} must not be negative; got {least:.6g}")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Spec:
         parts = self.state_parts or (Part("", self.state_axes),)
         if self.state_parts and (not isinstance(state, tuple) or len(state) != len(parts)):
             names = ", ".join(part.name for part in parts)
-            raise ShapeError(f"{self.name}: state must be a tuple ({names}); got {type(state).__name__}")
+            raise ArgumentError(f"{self.name}: state must be a tuple ({names}); got {type(state).__name__}")
 
         def check(part: Part, value: Any) -> Array:
             label = f"state.{part.name}" if part.name else "state"

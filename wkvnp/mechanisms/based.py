@@ -73,7 +73,7 @@ def based(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or option does not fit, naming the argument.
     DeviceError
         If arrays live on different devices.

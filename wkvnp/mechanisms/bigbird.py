@@ -106,7 +106,7 @@ def bigbird(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or range does not fit, naming the argument.
 
     Notes

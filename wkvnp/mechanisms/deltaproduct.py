@@ -112,7 +112,7 @@ def deltaproduct(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or range does not fit, naming the argument.
     DeviceError
         If arrays live on different devices.

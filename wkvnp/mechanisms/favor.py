@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .._arguments import generator_of
 from .._shapes import as_floats, compute_dtype, contiguous
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from ..primitives.feature_maps import favor_exponents
 
 Array = npt.NDArray[Any]
@@ -45,7 +45,7 @@ def favor_matrix(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If an argument does not fit.
 
     Notes
@@ -66,9 +66,9 @@ def favor_matrix(
     ((4, 2), True)
     """
     if kind not in get_args(Kind):
-        raise ShapeError(f"favor_matrix: kind must be one of {', '.join(map(repr, get_args(Kind)))}; got {kind!r}")
+        raise ArgumentError(f"favor_matrix: kind must be one of {', '.join(map(repr, get_args(Kind)))}; got {kind!r}")
     if m < 1 or d < 1 or (kind == "hyperbolic" and m % 2):
-        raise ShapeError(f"favor_matrix: m and d must be positive, and m even if hyperbolic; got m={m}, d={d}")
+        raise ArgumentError(f"favor_matrix: m and d must be positive, and m even if hyperbolic; got m={m}, d={d}")
     rng = generator_of("favor_matrix", rng, optional=False)
     if kind == "iid":
         return rng.standard_normal((m, d)).astype(dtype)

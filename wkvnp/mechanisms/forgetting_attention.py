@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arguments import named
-from ..errors import ShapeError
+from ..errors import ArgumentError
 from ..kernels.softmax import ForgetState, KVState, softmax
 from ._attention_options import scale_of
 from ._spec import Input, Spec
@@ -95,7 +95,7 @@ def forgetting_attention(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or range does not fit, naming the argument.
     DeviceError
         If arrays live on different devices.
@@ -124,5 +124,5 @@ def forgetting_attention(
     values = {"q": q, "k": k, "v": v, "log_forget": log_forget}
     call = SPEC.enter(values, state, cu_seqlens, reverse)
     if not np.isfinite(call.arrays["log_forget"]).all():
-        raise ShapeError(f"{_NAME}: log_forget must be finite (cu_seqlens begins a text anew); got infinity or NaN")
+        raise ArgumentError(f"{_NAME}: log_forget must be finite (cu_seqlens begins a text anew); got infinity or NaN")
     return call.leave(*packed(**call.arrays, state=call.state, offsets=call.offsets, scale=scale))

@@ -85,7 +85,7 @@ def gla(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or range does not fit, naming the argument.
     DeviceError
         If arrays live on different devices.

@@ -79,7 +79,7 @@ def hgrn2(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or range does not fit, naming the argument.
     DeviceError
         If arrays live on different devices.

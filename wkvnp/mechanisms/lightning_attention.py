@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arguments import named
-from ..errors import ShapeError
+from ..errors import ArgumentError
 from ..kernels.linear import linear
 from ._scale import scaled
 from ._spec import Input, Spec
@@ -42,7 +42,7 @@ def layer_decay(form: Literal["transnormer", "minimax"], heads: int, layer: int,
     array([-0.25  , -0.0625, -0.0156, -0.0039])
     """
     if form not in ("transnormer", "minimax") or heads < 1 or not 0 <= layer < layers:
-        raise ShapeError(
+        raise ArgumentError(
             f"layer_decay: form must be 'transnormer' or 'minimax', heads at least 1 and layer in 0 to layers - 1; "
             f"got {form!r}, heads={heads}, layer={layer}, layers={layers}"
         )
@@ -111,7 +111,7 @@ def lightning_attention(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or range does not fit, naming the argument.
     DeviceError
         If arrays live on different devices.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arguments import named
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from ..primitives.feature_maps import FEATURES, identity
 from ._normalised import FeatureSpec, Flow, LinearState, Maps, attend
 from ._spec import Input, Part
@@ -44,7 +44,7 @@ def _map(features: Features) -> Callable[[Array], Array]:
     if isinstance(features, str):
         if features not in FEATURES:
             names = ", ".join(map(repr, FEATURES))
-            raise ShapeError(f"linear_attention: features must be {names}, None or a function; got {features!r}")
+            raise ArgumentError(f"linear_attention: features must be {names}, None or a function; got {features!r}")
         return FEATURES[features]
 
     def checked(x: Array) -> Array:
@@ -109,7 +109,7 @@ def linear_attention(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or option does not fit, naming the argument.
     DeviceError
         If arrays live on different devices.

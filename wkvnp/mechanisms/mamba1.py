@@ -98,7 +98,7 @@ def mamba1(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or range does not fit, naming the argument.
     DeviceError
         If arrays live on different devices.

@@ -99,7 +99,7 @@ def performer(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or option does not fit, naming the argument.
     DeviceError
         If arrays live on different devices.

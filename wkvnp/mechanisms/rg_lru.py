@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arguments import named
-from ..errors import ShapeError
+from ..errors import ArgumentError
 from ..kernels.scan import scan
 from ._spec import Input, Spec
 
@@ -82,7 +82,7 @@ def rg_lru(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or range does not fit, naming the argument.
     DeviceError
         If arrays live on different devices.
@@ -113,6 +113,6 @@ def rg_lru(
     array([0.8 , 0.48, 0.48])
     """
     if not power >= 0:
-        raise ShapeError(f"rg_lru: power must not be negative; got {power}")
+        raise ArgumentError(f"rg_lru: power must not be negative; got {power}")
     call = SPEC.enter({"x": x, "r": r, "i": i, "Lambda": Lambda}, state, cu_seqlens, reverse)
     return call.leave(*packed(**call.arrays, state=call.state, offsets=call.offsets, power=power))

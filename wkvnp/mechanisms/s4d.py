@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arguments import named
-from ..errors import ShapeError
+from ..errors import ArgumentError
 from ..kernels.convolution import diagonal_convolution
 from ..kernels.selective import time_invariant
 from ._spec import Input, Spec
@@ -119,7 +119,7 @@ def s4d(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or range does not fit, naming the argument.
 
     Notes
@@ -141,9 +141,9 @@ def s4d(
     array([1.  , 0.5 , 0.25])
     """
     if discretization not in ("zoh", "bilinear"):
-        raise ShapeError(f"s4d: discretization must be 'zoh' or 'bilinear'; got {discretization!r}")
+        raise ArgumentError(f"s4d: discretization must be 'zoh' or 'bilinear'; got {discretization!r}")
     if mode not in ("recurrent", "convolution"):
-        raise ShapeError(f"s4d: mode must be 'recurrent' or 'convolution'; got {mode!r}")
+        raise ArgumentError(f"s4d: mode must be 'recurrent' or 'convolution'; got {mode!r}")
     call = SPEC.enter({"u": u, "dt": dt, "A": A, "B_in": B_in, "C_out": C_out, "D": D}, state, cu_seqlens, reverse)
     rest = {"state": call.state, "offsets": call.offsets, "discretization": discretization, "mode": mode}
     return call.leave(*packed(**call.arrays, **rest))

@@ -67,7 +67,7 @@ def short_convolution(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape or dtype does not fit, naming the argument.
     DeviceError
         If arrays live on different devices.

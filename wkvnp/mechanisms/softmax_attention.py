@@ -111,7 +111,7 @@ def softmax_attention(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape, dtype or range does not fit, naming the argument.
 
     Notes

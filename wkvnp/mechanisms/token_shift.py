@@ -50,7 +50,7 @@ def token_shift(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If a shape or dtype does not fit, naming the argument.
 
     References

@@ -57,7 +57,7 @@ def load(
     CheckpointError
         If the file is no checkpoint, of an architecture that wkvnp does not compute, or incomplete, or a number is
         too large for `dtype`.
-    ShapeError
+    ArgumentError
         If `dtype` is unknown, the model has no matrix that can be quantised, or there is no field to ignore.
 
     Warns
@@ -74,7 +74,7 @@ def load(
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder) / "tiny.safetensors"
-    ...     wkvnp.init("rwkv6", n_layer=2, n_embd=64, vocab_size=256, rng=0).save(path)
+    ...     wkvnp.random_model("rwkv6", n_layer=2, n_embd=64, vocab_size=256, rng=0).save(path)
     ...     wkvnp.load(path)
     <rwkv6: 2 layers of 64, 256 tokens, float32>
     """

@@ -257,7 +257,7 @@ def version(tensors: Mapping[str, LazyTensor], source: str) -> str:
     if tensors and all(re.fullmatch(rf"{_BLOCK}att\.time_state", name) for name in tensors):
         raise CheckpointError(
             f"{source}: this file holds only a tuned initial state (blocks.*.att.time_state), no model; "
-            "load the model it was tuned for, then this file with wkvnp.load_state(path, model)"
+            "load the model it was tuned for, then this file with wkvnp.State.load(path, model)"
         )
     first = ", ".join(repr(name[:80]) for name in list(tensors)[:5])
     raise CheckpointError(

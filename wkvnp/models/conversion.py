@@ -51,7 +51,7 @@ def convert(
     CheckpointError
         If the source is not a model that `wkvnp.load` can read, a number is too large for `dtype`, or the target
         cannot be written, is no regular file, or is a file of the source.
-    ShapeError
+    ArgumentError
         If `dtype` is unknown, the model has no matrix that can be quantised, or there is no field to ignore.
 
     Examples
@@ -59,7 +59,7 @@ def convert(
     >>> import pathlib, tempfile, wkvnp
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     small, large = pathlib.Path(folder, "small.safetensors"), pathlib.Path(folder, "large.safetensors")
-    ...     wkvnp.init("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0, dtype="bfloat16").save(small)
+    ...     wkvnp.random_model("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0, dtype="bfloat16").save(small)
     ...     wkvnp.convert(small, large, dtype="float32")
     ...     wkvnp.load(large)
     <rwkv7: 2 layers of 64, 256 tokens, float32>

@@ -24,7 +24,7 @@ from .._dtypes import dtype_name
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import bind, declare
 from ..checkpoints.tensors import quoted
-from ..errors import ShapeError
+from ..errors import ArgumentError
 from . import mamba1, mamba2, rwkv4, rwkv5, rwkv6, rwkv7, transformer
 from .hybrid_kinds import KINDS, Around, Shape
 from .network import Config, Embedding, Head, Network, vector
@@ -176,7 +176,7 @@ _LETTERS = ", ".join(f"{letter} ({kind.part})" for letter, kind in KINDS.items()
 
 
 def config_of(settings: Settings) -> HybridConfig:
-    """Return the configuration that the fields describe; sizes that they leave to the tensors are as in `init`."""
+    """Return the configuration that the fields describe; what they leave to the tensors is as in `random_model`."""
     settings.choice("model_type", ("hybrid",))
     pattern = settings.value("pattern")
     if not _is_pattern(pattern):
@@ -220,7 +220,7 @@ def fresh_fields(
 ) -> dict[str, Any]:
     """Return the fields of a model with random weights, whose layers repeat a pattern."""
     if not _is_pattern(pattern):
-        raise ShapeError(f"init: pattern must be one or more letters of {_LETTERS}; got {quoted(pattern)}")
+        raise ArgumentError(f"random_model: pattern must be one or more letters of {_LETTERS}; got {quoted(pattern)}")
     pattern = (pattern * n_layer)[:n_layer]
     sizes = {"n_layer": n_layer, "n_embd": n_embd, "vocab_size": vocab_size, "head_size": head_size}
     kinds = dict.fromkeys(KINDS[letter] for letter in pattern)

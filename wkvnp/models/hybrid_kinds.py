@@ -117,7 +117,7 @@ class Described:
     usual : mapping of str to object
         What fields say that are not there.
     options : tuple of str
-        What `init` passes on to such layers.
+        What `random_model` passes on to such layers.
     """
 
     part: str

@@ -19,7 +19,7 @@ from ..checkpoints import save_safetensors
 from ..checkpoints.naming import flatten
 from ..checkpoints.quantised_tensors import parts
 from ..decoding import Program
-from ..errors import ShapeError, StateError
+from ..errors import ArgumentError, StateError
 from ..operations import Prompts
 from .decoder import MOST_SEQUENCES, Decoder, decoder_of
 from .network import Config, Network, activations_dtype
@@ -34,7 +34,7 @@ Array = npt.NDArray[Any]
 class Model:
     """A language model: a pure function of weights, tokens and state.
 
-    Made by `wkvnp.load` and `wkvnp.init`.
+    Made by `wkvnp.load` and `wkvnp.random_model`.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Model:
     Examples
     --------
     >>> import wkvnp
-    >>> model = wkvnp.init("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0)
+    >>> model = wkvnp.random_model("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0)
     >>> logits, state = model([72, 101, 108])
     >>> logits.shape, logits.dtype
     ((256,), dtype('float32'))
@@ -118,17 +118,17 @@ class Model:
 
         Raises
         ------
-        ShapeError
+        ArgumentError
             If tokens are not whole numbers in [0, vocab), or a sequence is empty and logits is "last".
         StateError
             If the state belongs to another model or has another number of sequences.
         """
         if logits not in ("last", "all"):
-            raise ShapeError(f"model: logits must be 'last' or 'all'; got {logits!r}")
+            raise ArgumentError(f"model: logits must be 'last' or 'all'; got {logits!r}")
         packed, offsets, restore = pack(tokens, self.config.vocab_size)
         layers = self._check_layers(hidden)
         if logits == "last" and (offsets[1:] == offsets[:-1]).any():
-            raise ShapeError(
+            raise ArgumentError(
                 "model: every sequence must have at least one token when logits is 'last'; got an empty one"
             )
         self._check_state(state, offsets.size - 1)
@@ -183,10 +183,10 @@ class Model:
         Examples
         --------
         >>> import wkvnp
-        >>> model = wkvnp.init("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+        >>> model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=64, vocab_size=256, rng=0)
         >>> len(model.program.phases)
         7
-        >>> wkvnp.init("rwkv7", n_layer=1, n_embd=40, head_size=8, vocab_size=256, rng=0).program
+        >>> wkvnp.random_model("rwkv7", n_layer=1, n_embd=40, head_size=8, vocab_size=256, rng=0).program
         'blocks.0.att.x has 40 numbers; a whole number of vectors of 16 is needed'
         """
         if self._decoder is None:
@@ -233,7 +233,7 @@ class Model:
                 return layers
         except TypeError:
             pass
-        raise ShapeError(
+        raise ArgumentError(
             f"model: hidden must be a list of layers from 0 to {last}, as [{last}], or range({last + 1}) for "
             f"all; got {hidden!r:.80}"
         )

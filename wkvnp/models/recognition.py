@@ -13,7 +13,7 @@ from ..checkpoints.quantised_tensors import FORMS as QUANTISED_FORMS
 from ..checkpoints.quantised_tensors import KEY
 from ..checkpoints.tensors import quoted
 from ..checkpoints.wrappers import with_aliases, without_prefix
-from ..errors import CheckpointError, ShapeError
+from ..errors import ArgumentError, CheckpointError
 from . import _ggmf_names, _gguf_names, _rwkv_fields
 from ._gguf_hugging_face import FORMS, hugging_face_form
 from ._gguf_metadata import architecture_of
@@ -37,7 +37,7 @@ def recognise(
     ------
     CheckpointError
         If its architecture is not known, or it is incomplete.
-    ShapeError
+    ArgumentError
         If there is no field of a name in `ignore`.
     """
     weights, config = _recognised(container, group_norm_eps, _checked(ignore))
@@ -52,7 +52,7 @@ def recognise(
 def _checked(ignore: Collection[str]) -> Collection[str]:
     listed = isinstance(ignore, Collection) and not isinstance(ignore, str)
     if not listed or not all(isinstance(name, str) for name in ignore):
-        raise ShapeError(f"load: ignore must be a list of names of fields; got {quoted(ignore)}")
+        raise ArgumentError(f"load: ignore must be a list of names of fields; got {quoted(ignore)}")
     return ignore
 
 
@@ -75,7 +75,7 @@ def _recognised(container: Container, group_norm_eps: float | None, ignore: Coll
         _refuse_undescribed(tensors, source)
         return _rwkv(container, tensors, group_norm_eps, ignore)
     if group_norm_eps is not None:
-        raise ShapeError(f"load: group_norm_eps is for RWKV-5 to 7; {source} holds another model")
+        raise ArgumentError(f"load: group_norm_eps is for RWKV-5 to 7; {source} holds another model")
     described, where = in_hugging_face_terms(*found), found[1]
     kind = described.get("model_type")
     if not isinstance(kind, str) or kind not in MODEL_TYPES:
@@ -121,7 +121,7 @@ def _rwkv(
     stored = _stored_eps(container, architecture, sizes, ignore)
     eps = stored if group_norm_eps is None else group_norm_eps
     if not eps > 0:
-        raise ShapeError(f"load: group_norm_eps must be positive; got {eps}")
+        raise ArgumentError(f"load: group_norm_eps must be positive; got {eps}")
     return weights, config_of(architecture, weights, sizes, eps, source)
 
 
@@ -131,7 +131,7 @@ def _stored_eps(
     if _rwkv_fields.speaks_of(container.tensors) and (found := _fields_of(container, ignore)) is not None:
         return _rwkv_fields.group_norm_eps(Settings(*found), architecture, container.tensors, sizes)
     if ignore and container.format != "gguf":
-        raise ShapeError(f"load: ignore must name fields of a configuration; {container.path} has none that is read")
+        raise ArgumentError(f"load: ignore must name fields of a configuration; {container.path} has none that is read")
     usual = _ggmf_names.GROUP_NORM_EPS.get(architecture, 64e-5) if container.format == "ggmf" else 64e-5
     text = container.metadata.get("group_norm_eps", repr(usual))
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 
 Array = npt.NDArray[Any]
 Tokens = npt.ArrayLike | Sequence[npt.ArrayLike]
@@ -72,10 +72,10 @@ def _check(tokens: Any, vocab_size: int) -> Array:
     if array.size == 0:
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
-        raise ShapeError(f"model: tokens must be whole numbers; got {array.dtype}")
+        raise ArgumentError(f"model: tokens must be whole numbers; got {array.dtype}")
     if array.size and (array.min() < 0 or array.max() >= vocab_size):
         wrong = array[(array < 0) | (array >= vocab_size)][0]
-        raise ShapeError(f"model: tokens must be in [0, {vocab_size}), the vocabulary of the model; got {wrong}")
+        raise ArgumentError(f"model: tokens must be in [0, {vocab_size}), the vocabulary of the model; got {wrong}")
     return array.astype(np.int64, copy=False)
 
 

@@ -16,7 +16,7 @@ from ..checkpoints import Container
 from ..checkpoints.mapped_file import map_file
 from ..checkpoints.strict_json import parse_object
 from ..checkpoints.tensors import quoted
-from ..errors import CheckpointError, ShapeError, UnknownFieldWarning
+from ..errors import ArgumentError, CheckpointError, UnknownFieldWarning
 from ._known_fields import HARMLESS, MATTERS_WHEN_NULL, MAY_MATTER, NEUTRAL
 
 _LARGEST_FILE = 1 << 22
@@ -206,13 +206,13 @@ def without(fields: Mapping[str, Any], names: Iterable[str], source: str) -> dic
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If there is no such field.
     """
     kept = dict(fields)
     for name in names:
         if not _dropped(kept, name):
-            raise ShapeError(f"load: ignore must name fields of {source}; it has no {quoted(name)}")
+            raise ArgumentError(f"load: ignore must name fields of {source}; it has no {quoted(name)}")
     return kept
 
 

@@ -36,7 +36,7 @@ class State:
     Examples
     --------
     >>> import numpy as np, wkvnp
-    >>> model = wkvnp.init("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0)
+    >>> model = wkvnp.random_model("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0)
     >>> state = model.initial_state(batch=3)
     >>> state.batch, state.layers[0].wkv.shape, state[1:].batch
     (3, (3, 1, 64, 64), 2)
@@ -112,65 +112,65 @@ class State:
         except CheckpointError as error:
             raise StateError(str(error)) from error
 
+    @staticmethod
+    @named
+    def load(path: str | PathLike[str], model: Model) -> State:
+        """Read a state that `State.save` wrote, or a state-tuned file of ``blocks.n.att.time_state`` tensors.
 
-@named
-def load_state(path: str | PathLike[str], model: Model) -> State:
-    """Read a state that `State.save` wrote, or a state-tuned file of ``blocks.n.att.time_state`` tensors.
+        Parameters
+        ----------
+        path : path
+            The file.
+        model : Model
+            The model it belongs to.
 
-    Parameters
-    ----------
-    path : path
-        The file.
-    model : Model
-        The model it belongs to.
+        Returns
+        -------
+        State
 
-    Returns
-    -------
-    State
+        Raises
+        ------
+        StateError
+            If the file holds no state, or that of another model.
 
-    Raises
-    ------
-    StateError
-        If the file holds no state, or that of another model.
+        Examples
+        --------
+        >>> import tempfile, pathlib, wkvnp
+        >>> model = wkvnp.random_model("rwkv6", n_layer=1, n_embd=64, vocab_size=256, rng=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "state.safetensors"
+        ...     model([1, 2, 3])[1].save(path)
+        ...     wkvnp.State.load(path, model).batch
+        1
+        """
+        check_model("State.load", model, "the order is State.load(path, model)")
+        try:
+            container = open_checkpoint(path)
+            tensors = {name: tensor.read() for name, tensor in container.tensors.items()}
+        except CheckpointError as error:
+            raise StateError(str(error)) from error
+        if tensors and all(name.endswith(".att.time_state") for name in tensors):
+            return model.tuned_state(tensors, str(path))
+        if container.metadata.get("format") != _FORMAT:
+            raise StateError(f"{path}: not a state of wkvnp: it has no 'format' entry that says {_FORMAT!r}")
+        if container.metadata.get("model") != model.fingerprint:
+            raise StateError(f"{path}: the state belongs to another model ({container.metadata.get('model')})")
+        empty = model.initial_state(1)
+        expected = _arrays(empty.layers)
+        if tensors.keys() != expected.keys():
+            odd = sorted(tensors.keys() ^ expected.keys())
+            raise StateError(f"{path}: the state must hold {len(expected)} tensors; {odd[0]} is missing or left over")
+        for name, tensor in tensors.items():
+            if tensor.ndim != expected[name].ndim:
+                raise StateError(f"{path}: {name} must have {expected[name].ndim} axes; got shape {tensor.shape}")
+        batch = len(next(iter(tensors.values())))
 
-    Examples
-    --------
-    >>> import tempfile, pathlib, wkvnp
-    >>> model = wkvnp.init("rwkv6", n_layer=1, n_embd=64, vocab_size=256, rng=0)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder) / "state.safetensors"
-    ...     model([1, 2, 3])[1].save(path)
-    ...     wkvnp.load_state(path, model).batch
-    1
-    """
-    check_model("load_state", model, "the order is load_state(path, model)")
-    try:
-        container = open_checkpoint(path)
-        tensors = {name: tensor.read() for name, tensor in container.tensors.items()}
-    except CheckpointError as error:
-        raise StateError(str(error)) from error
-    if tensors and all(name.endswith(".att.time_state") for name in tensors):
-        return model.tuned_state(tensors, str(path))
-    if container.metadata.get("format") != _FORMAT:
-        raise StateError(f"{path}: not a state of wkvnp: it has no 'format' entry that says {_FORMAT!r}")
-    if container.metadata.get("model") != model.fingerprint:
-        raise StateError(f"{path}: the state belongs to another model ({container.metadata.get('model')})")
-    empty = model.initial_state(1)
-    expected = _arrays(empty.layers)
-    if tensors.keys() != expected.keys():
-        odd = sorted(tensors.keys() ^ expected.keys())
-        raise StateError(f"{path}: the state must hold {len(expected)} tensors; {odd[0]} is missing or left over")
-    for name, tensor in tensors.items():
-        if tensor.ndim != expected[name].ndim:
-            raise StateError(f"{path}: {name} must have {expected[name].ndim} axes; got shape {tensor.shape}")
-    batch = len(next(iter(tensors.values())))
+        def restored(name: str, leaf: Any) -> Any:
+            if isinstance(leaf, np.ndarray):
+                return _fitting(f"{path}: {name}", tensors[name], (batch, *leaf.shape[1:]), leaf.dtype).copy()
+            return _restored_past(f"{path}: {name}", {part: tensors[f"{name}.{part}"] for part in _PARTS}, leaf, batch)
 
-    def restored(name: str, leaf: Any) -> Any:
-        if isinstance(leaf, np.ndarray):
-            return _fitting(f"{path}: {name}", tensors[name], (batch, *leaf.shape[1:]), leaf.dtype).copy()
-        return _restored_past(f"{path}: {name}", {part: tensors[f"{name}.{part}"] for part in _PARTS}, leaf, batch)
-
-    return State(model.fingerprint, map_leaves(restored, empty.layers, "layers"))
+        return State(model.fingerprint, map_leaves(restored, empty.layers, "layers"))
 
 
 _PARTS = ("k", "v", "lengths")

@@ -19,7 +19,7 @@ from .._quantised import GROUP, QUANTISED, Quantised
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, build, flatten
 from ..checkpoints.quantised_tensors import QuantisedTensor
-from ..errors import CheckpointError, ShapeError
+from ..errors import ArgumentError, CheckpointError
 from ..primitives.quantise import quantise
 from .network import Config
 
@@ -38,7 +38,7 @@ def checked(dtype: Any) -> str:
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If it is none.
     """
     try:
@@ -46,7 +46,7 @@ def checked(dtype: Any) -> str:
     except TypeError:
         name = ""
     if name not in FLOAT_DTYPES and name not in QUANTISED:
-        raise ShapeError(f"dtype must be one of {', '.join((*FLOAT_DTYPES, *QUANTISED))}; got {dtype!r}")
+        raise ArgumentError(f"dtype must be one of {', '.join((*FLOAT_DTYPES, *QUANTISED))}; got {dtype!r}")
     return name
 
 
@@ -110,7 +110,7 @@ def kept_in(dtype: str, weights: Any, config: Config, source: str) -> tuple[Any,
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If the model has no matrix that can be quantised.
     """
     tensors: dict[str, LazyTensor] = flatten(weights)
@@ -121,9 +121,9 @@ def kept_in(dtype: str, weights: Any, config: Config, source: str) -> tuple[Any,
 
 
 def require_groups(shapes: Mapping[str, tuple[int, ...]], dtype: str, source: str) -> None:
-    """Raise ShapeError if there is nothing to quantise."""
+    """Raise ArgumentError if there is nothing to quantise."""
     if dtype in QUANTISED and not any(can_be_quantised(name, shape) for name, shape in shapes.items()):
-        raise ShapeError(f"{source}: {dtype} needs matrices whose rows are multiples of {GROUP}; there are none")
+        raise ArgumentError(f"{source}: {dtype} needs matrices whose rows are multiples of {GROUP}; there are none")
 
 
 def in_dtype(tensors: Mapping[str, LazyTensor], dtype: str, source: str) -> dict[str, LazyTensor]:

@@ -53,7 +53,7 @@ def warmup(model: Model, *, progress: Callable[[int, int], None] | None = None) 
     Examples
     --------
     >>> import wkvnp
-    >>> model = wkvnp.init("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0)
+    >>> model = wkvnp.random_model("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0)
     >>> done = wkvnp.warmup(model)
     >>> wkvnp.warmup(model).compiled
     0

@@ -28,7 +28,7 @@ class Weights(Mapping[str, Array]):
     Examples
     --------
     >>> import wkvnp
-    >>> weights = wkvnp.init("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0, dtype="bfloat16").weights
+    >>> weights = wkvnp.random_model("rwkv7", n_layer=2, n_embd=64, vocab_size=256, rng=0, dtype="bfloat16").weights
     >>> weights.blocks[1].att.receptance.weight.dtype, weights["blocks.1.att.receptance.weight"].shape
     (dtype('float32'), (64, 64))
     >>> sorted(weights.blocks[0].ffn)

@@ -42,7 +42,7 @@ def oracle(model: Model, tokens: Tokens, state: State | None = None) -> tuple[An
     --------
     >>> import wkvnp
     >>> from wkvnp.models.whole import oracle
-    >>> model = wkvnp.init("rwkv7", n_layer=1, n_embd=32, head_size=16, vocab_size=256, rng=0)
+    >>> model = wkvnp.random_model("rwkv7", n_layer=1, n_embd=32, head_size=16, vocab_size=256, rng=0)
     >>> logits, state, values = oracle(model, [72, 101])
     >>> logits.shape, values["blocks.0.att.decay"].shape
     ((2, 256), (2, 32))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .._arguments import named
 from .._dtypes import narrow
 from .._shapes import as_floats, check_axes, compute_dtype, contiguous
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 
 Array = npt.NDArray[Any]
 
@@ -73,7 +73,7 @@ def top_k_gate(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If k or a shape does not fit.
 
     References
@@ -92,7 +92,7 @@ def top_k_gate(
     if given.ndim < 1 or not (k == int(k) and 1 <= k <= given.shape[-1]):
         raise ShapeError(f"top_k_gate: k must be a whole number from 1 to E of logits {given.shape}; got {k!r}")
     if scores not in ("softmax", "sigmoid"):
-        raise ShapeError(f"top_k_gate: scores must be 'softmax' or 'sigmoid'; got {scores!r}")
+        raise ArgumentError(f"top_k_gate: scores must be 'softmax' or 'sigmoid'; got {scores!r}")
     x = contiguous(given, compute_dtype("top_k_gate", {"logits": given}))
     soft = scores == "softmax"
     values = _shares(np.exp(x - x.max(axis=-1, keepdims=True))) if soft else np.exp(-np.logaddexp(0, -x))

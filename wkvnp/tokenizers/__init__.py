@@ -21,7 +21,7 @@ from .._arguments import named
 from .._paths import hub_hint, local_path
 from ..errors import TokenizerError
 
-__all__ = ["StreamDecoder", "Tokenizer", "tokenizer"]
+__all__ = ["StreamDecoder", "Tokenizer", "load_tokenizer"]
 
 _BY_SIZE = {256: "bytes", 50277: "20b", 65536: "rwkv-world"}
 
@@ -91,7 +91,7 @@ class StreamDecoder:
 
     Examples
     --------
-    >>> decoder = tokenizer("bytes").decoder()
+    >>> decoder = load_tokenizer("bytes").decoder()
     >>> [decoder.feed(id) for id in (104, 195, 169, 240, 159)], decoder.flush()
     (['h', '', 'é', '', ''], '\ufffd')
     """
@@ -112,7 +112,7 @@ class StreamDecoder:
 
 
 @named
-def tokenizer(source: str | os.PathLike[str] | int | Any) -> Tokenizer:
+def load_tokenizer(source: str | os.PathLike[str] | int | Any) -> Tokenizer:
     """Return a tokenizer by name, by file, or for a model.
 
     Parameters
@@ -145,19 +145,19 @@ def tokenizer(source: str | os.PathLike[str] | int | Any) -> Tokenizer:
 
     Examples
     --------
-    >>> plain = tokenizer("bytes")
+    >>> plain = load_tokenizer("bytes")
     >>> plain.encode("wkv é")
     array([119, 107, 118,  32, 195, 169], dtype=int32)
     >>> plain.decode([119, 107, 118])
     'wkv'
-    >>> tokenizer(256).name
+    >>> load_tokenizer(256).name
     'bytes'
     """
     if not isinstance(source, str | os.PathLike):
         return _for_model(source)
     if source in _BY_SIZE.values():
         return _by_name(str(source))
-    return _from_file(str(local_path(source, TokenizerError, "tokenizer: source")))
+    return _from_file(str(local_path(source, TokenizerError, "load_tokenizer: source")))
 
 
 def _by_name(name: str) -> Tokenizer:
@@ -172,7 +172,7 @@ def _by_name(name: str) -> Tokenizer:
     path = _path_from("WKVNP_20B_TOKENIZER")
     if path is None:
         raise TokenizerError(
-            "tokenizer: '20b' is read from a file: give the path of 20B_tokenizer.json instead, "
+            "load_tokenizer: '20b' is read from a file: give the path of 20B_tokenizer.json instead, "
             "or set WKVNP_20B_TOKENIZER to it"
         )
     return _from_file(path)
@@ -182,9 +182,9 @@ def _path_from(variable: str) -> str | None:
     stated = os.environ.get(variable)
     if not stated:
         return None
-    path = str(local_path(stated, TokenizerError, f"tokenizer: {variable}"))
+    path = str(local_path(stated, TokenizerError, f"load_tokenizer: {variable}"))
     if not os.path.isfile(path):
-        raise TokenizerError(f"tokenizer: {variable} must name a file; it names {path!r}")
+        raise TokenizerError(f"load_tokenizer: {variable} must name a file; it names {path!r}")
     return path
 
 
@@ -200,7 +200,7 @@ def _for_model(source: Any) -> Tokenizer:
     size, architecture = getattr(config, "vocab_size", source), getattr(config, "architecture", "rwkv")
     if not architecture.startswith("rwkv") and size != 256:
         raise TokenizerError(
-            f"tokenizer: no vocabulary of its own comes with this model{f' ({path})' if path else ''}, and for a "
+            f"load_tokenizer: no vocabulary of its own comes with this model{f' ({path})' if path else ''}, and for a "
             f"{architecture} none is chosen by its size; give one by the path of its file, or by name ({_names()})"
         )
     return _by_name(_name_for_size(size, source))
@@ -211,11 +211,11 @@ def _name_for_size(size: Any, source: Any) -> str:
         size = operator.index(size)
     except TypeError:
         raise TokenizerError(
-            f"tokenizer: source must be a name, a path, a vocabulary size or a model; got {source!r}"
+            f"load_tokenizer: source must be a name, a path, a vocabulary size or a model; got {source!r}"
         ) from None
     if size not in _BY_SIZE:
         raise TokenizerError(
-            f"tokenizer: no vocabulary of {size} ids is known; give one by name ({_names()}) or by the path of its file"
+            f"load_tokenizer: no vocabulary of {size} ids is known; give one by name ({_names()}) or by its path"
         )
     return _BY_SIZE[size]
 
@@ -226,11 +226,11 @@ def _from_file(path: str) -> Tokenizer:
 
         found = vocabulary_beside(Path(path))
         if found is None:
-            raise TokenizerError(f"tokenizer: {path!r} is a folder without a vocabulary, as tokenizer.json")
+            raise TokenizerError(f"load_tokenizer: {path!r} is a folder without a vocabulary, as tokenizer.json")
         path = str(found)
     if not os.path.lexists(path):
         hint = hub_hint(Path(path))
-        raise TokenizerError(f"tokenizer: {path!r:.100} is neither a known name ({_names()}) nor a file{hint}")
+        raise TokenizerError(f"load_tokenizer: {path!r:.100} is neither a known name ({_names()}) nor a file{hint}")
     from .files import open_vocabulary, whole
 
     buffer = open_vocabulary(path)

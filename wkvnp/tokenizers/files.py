@@ -23,7 +23,7 @@ def open_vocabulary(path: str | os.PathLike[str]) -> Buffer:
     try:
         return map_file(Path(path))
     except CheckpointError as error:
-        raise TokenizerError(f"tokenizer: {error}") from error
+        raise TokenizerError(f"load_tokenizer: {error}") from error
 
 
 def whole(buffer: Buffer, path: str) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..checkpoints import Container, open_checkpoint
 from ..errors import CheckpointError, TokenizerError
-from . import Tokenizer, tokenizer
+from . import Tokenizer, load_tokenizer
 from .folder import vocabulary_beside
 from .gguf import MODEL, gguf_tokenizer
 
@@ -24,7 +24,7 @@ def vocabulary_of(model: Path) -> Tokenizer | None:
     if container is not None and MODEL in container.extras:
         return gguf_tokenizer(container.extras, str(container.path))
     found = vocabulary_beside(model)
-    return None if found is None else tokenizer(found)
+    return None if found is None else load_tokenizer(found)
 
 
 def vocabulary_inside(path: Path) -> Tokenizer:
@@ -37,7 +37,7 @@ def vocabulary_inside(path: Path) -> Tokenizer:
     """
     container = _gguf(path)
     if container is None or MODEL not in container.extras:
-        raise TokenizerError(f"tokenizer: {str(path)!r} has no vocabulary inside (no {MODEL})")
+        raise TokenizerError(f"load_tokenizer: {str(path)!r} has no vocabulary inside (no {MODEL})")
     return gguf_tokenizer(container.extras, str(container.path))
 
 
@@ -56,5 +56,5 @@ def _gguf(model: Path) -> Container | None:
     except CheckpointError as error:
         if os.path.isdir(model):
             return None
-        raise TokenizerError(f"tokenizer: {error}") from error
+        raise TokenizerError(f"load_tokenizer: {error}") from error
     return container if container.format == "gguf" else None

@@ -17,8 +17,8 @@ def encode_pieces(tokenizer: Any, pieces: Iterable[str]) -> Iterator[npt.NDArray
 
     Examples
     --------
-    >>> from wkvnp.tokenizers import tokenizer
-    >>> [ids.tolist() for ids in encode_pieces(tokenizer("bytes"), ["He", "y"])]
+    >>> from wkvnp.tokenizers import load_tokenizer
+    >>> [ids.tolist() for ids in encode_pieces(load_tokenizer("bytes"), ["He", "y"])]
     [[72, 101], [121]]
     """
     reach = getattr(tokenizer, "reach", None)

@@ -20,8 +20,8 @@ def plain_encoder(tokenizer: Tokenizer, *, begins: bool = False) -> Callable[[st
 
     Examples
     --------
-    >>> from wkvnp import tokenizer
-    >>> plain_encoder(tokenizer("bytes"))("Hi")
+    >>> from wkvnp import load_tokenizer
+    >>> plain_encoder(load_tokenizer("bytes"))("Hi")
     array([ 72, 105], dtype=int32)
     """
     method: Callable[..., npt.NDArray[np.int32]] = tokenizer.encode

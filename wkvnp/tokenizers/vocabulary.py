@@ -41,7 +41,9 @@ def installed_world_vocabulary() -> str:
             if path.is_file():
                 return str(path)
     raise MissingExtraError(
-        "pyrwkv-tokenizer", "world", f"tokenizer: 'rwkv-world' without WKVNP_WORLD_VOCAB (the path of {WORLD_FILE})"
+        "pyrwkv-tokenizer",
+        "world",
+        f"load_tokenizer: 'rwkv-world' without WKVNP_WORLD_VOCAB (the path of {WORLD_FILE})",
     )
 
 

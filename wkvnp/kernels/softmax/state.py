@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ..._dtypes import aligned
 from ..._shapes import as_floats, check_axes, compute_dtype, contiguous
-from ...errors import ShapeError
+from ...errors import ArgumentError, ShapeError
 from . import cpu
 from .mask import KEYS
 
@@ -124,7 +124,7 @@ class KVState:
         B, S = arrays["k"].shape[:2]
         counts = np.full(B, S) if lengths is None else np.asarray(lengths, np.int64).reshape(-1)
         if counts.size != B or (counts < 0).any() or (counts > S).any():
-            raise ShapeError(f"{name}: lengths must be {B} numbers from 0 to {S}; got {counts.tolist()}")
+            raise ArgumentError(f"{name}: lengths must be {B} numbers from 0 to {S}; got {counts.tolist()}")
         there = np.arange(S) < counts[:, None]
         packed = [contiguous(a, np.dtype(np.float64) if n == "gates" else dtype)[there] for n, a in arrays.items()]
         return cls._packed(counts, *packed)._as(single)
@@ -271,7 +271,7 @@ class KVState:
         """Return the state as it was when the sequences had so many tokens, at most as many as now."""
         fewer = np.broadcast_to(np.asarray(lengths, np.int64), self._lengths.shape)
         if (fewer < 0).any() or (fewer > self._lengths).any():
-            raise ShapeError(f"KVState: lengths must be from 0 to {self._lengths.tolist()}; got {fewer.tolist()}")
+            raise ArgumentError(f"KVState: lengths must be from 0 to {self._lengths.tolist()}; got {fewer.tolist()}")
         return type(self)(self._store, self._rows, fewer.copy(), self._single, self._gone)
 
     def within(self, window: int) -> Self:
@@ -288,7 +288,7 @@ class KVState:
     def join(cls, states: Sequence[Self]) -> Self:
         """Return one state for the sequences of all `states`, in order."""
         if not states:
-            raise ShapeError("KVState: join needs at least one state; got none")
+            raise ArgumentError("KVState: join needs at least one state; got none")
         pieces = list(itertools.chain.from_iterable(state._pieces() for state in states))
         lengths = np.concatenate([state._lengths for state in states])
         return cls._packed(lengths, *(np.concatenate(parts) for parts in zip(states[0]._none(), *pieces, strict=True)))
@@ -310,9 +310,9 @@ class KVState:
     def checked(
         cls, function: str, state: Any, dtype: npt.DTypeLike, sizes: Mapping[str, tuple[int, str]], batched: bool
     ) -> Self:
-        """Return a state given by a caller, with a batch axis and of `dtype`; raise ShapeError if it does not fit."""
+        """Return a state given by a caller, with a batch axis and of `dtype`; refuse one that does not fit."""
         if type(state) is not cls:
-            raise ShapeError(f"{function}: state must be a {cls.__name__}; got {type(state).__name__}")
+            raise ArgumentError(f"{function}: state must be a {cls.__name__}; got {type(state).__name__}")
         known = dict(sizes)
         outer = (1,) * (not batched) + (len(state),) * (not state._single) + (int(state._lengths.max(initial=0)),)
         for (name, axes), none in zip(cls._AXES, state._none(), strict=False):

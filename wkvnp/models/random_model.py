@@ -13,7 +13,7 @@ from .._arguments import advice, generator_of
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, build, declare, read
 from ..checkpoints.quantised_tensors import tensor_of
-from ..errors import CheckpointError, ShapeError
+from ..errors import ArgumentError, CheckpointError, ShapeError
 from .architectures import ARCHITECTURES, RWKV, config_of, module_of, weights_of
 from .language_model import Model
 from .network import Config
@@ -22,7 +22,7 @@ from .settings import Settings
 from .storage import checked, converted, require_groups
 
 
-def init(
+def random_model(
     architecture: str,
     *,
     n_layer: int,
@@ -65,41 +65,43 @@ def init(
 
     Raises
     ------
-    ShapeError
+    ArgumentError
         If the architecture is unknown or a size does not fit.
 
     Examples
     --------
     >>> import wkvnp
-    >>> wkvnp.init("rwkv7", n_layer=2, n_embd=128, vocab_size=256, rng=0)
+    >>> wkvnp.random_model("rwkv7", n_layer=2, n_embd=128, vocab_size=256, rng=0)
     <rwkv7: 2 layers of 128, 256 tokens, float32>
     """
     architecture = {"rwkv5": "rwkv5.2"}.get(architecture, architecture)
     if architecture not in ARCHITECTURES:
-        raise ShapeError(f"init: architecture must be one of {', '.join(ARCHITECTURES)}; got {architecture!r}")
+        raise ArgumentError(
+            f"random_model: architecture must be one of {', '.join(ARCHITECTURES)}; got {architecture!r}"
+        )
     given = {"n_layer": n_layer, "n_embd": n_embd, "vocab_size": vocab_size, "head_size": head_size}
     for name, size in given.items():
         if not isinstance(size, (int, np.integer)) or size < 1:
-            raise ShapeError(f"init: {name} must be a positive whole number; got {size!r}")
+            raise ArgumentError(f"random_model: {name} must be a positive whole number; got {size!r}")
     if architecture not in _WITHOUT_HEADS and n_embd % head_size:
-        raise ShapeError(f"init: head_size must divide n_embd={n_embd}; got {head_size}")
-    stored, rng = checked(dtype), generator_of("init", rng)
+        raise ShapeError(f"random_model: head_size must divide n_embd={n_embd}; got {head_size}")
+    stored, rng = checked(dtype), generator_of("random_model", rng)
     module = module_of(architecture)
     if architecture in RWKV:
         _check_options(architecture, (), options)
         sizes = fresh_sizes(architecture, n_layer, n_embd, vocab_size, head_size)
         declared = weights_of(architecture)
         weights = read(build(declared, _drawn(declare(declared, sizes, n_layer, is_in_fresh), stored, rng)))
-        config: Config = config_of(architecture, weights, {**sizes, "L": n_layer}, 64e-5, "init")
+        config: Config = config_of(architecture, weights, {**sizes, "L": n_layer}, 64e-5, "random_model")
     else:
         _check_options(architecture, inspect.signature(module.fresh_fields).parameters, options)
         fields = module.fresh_fields(**{name: int(size) for name, size in given.items()}, **options)
         try:
-            shapes = module.shapes(module.config_of(Settings(fields, "init")))
+            shapes = module.shapes(module.config_of(Settings(fields, "random_model")))
         except CheckpointError as error:  # here the fields come from arguments
-            raise ShapeError(str(error)) from None
+            raise ArgumentError(str(error)) from None
         tensors = _drawn(shapes, stored, rng, getattr(module, "CENTRED", ""))
-        places, config = module.bound(tensors, Settings(fields, "init"), "init")
+        places, config = module.bound(tensors, Settings(fields, "random_model"), "random_model")
         weights = read(places)
     return Model(config.kept_in(stored), weights, module.network)
 
@@ -114,18 +116,18 @@ def _check_options(architecture: str, known: Iterable[str], options: Mapping[str
             more = [each for each in known if each not in _SIZES]
             others = f"it takes {', '.join((*_SIZES, 'rng', 'dtype', *more))}"
             hint = advice(name, [*_SIZES, "rng", "dtype", *more])
-            raise ShapeError(f"init: {architecture} has no option {name!r}; {hint}{others}")
+            raise ArgumentError(f"random_model: {architecture} has no option {name!r}; {hint}{others}")
 
 
 def _drawn(
     shapes: Mapping[str, tuple[int, ...]], stored: str, rng: np.random.Generator, centred: str = ""
 ) -> dict[str, LazyTensor]:
     """Draw all tensors, matrices in the dtype to store; names of a pattern are scales stored as differences from 1."""
-    require_groups(shapes, stored, "init")
+    require_groups(shapes, stored, "random_model")
     tensors: dict[str, LazyTensor] = {}
     for name, shape in shapes.items():
         array = np.zeros(shape, np.float32) if re.fullmatch(centred, name) else _draw(name, shape, rng)
-        tensors[name] = tensor_of(name, converted(name, array, stored, "init"))
+        tensors[name] = tensor_of(name, converted(name, array, stored, "random_model"))
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""``wkvnp init``: write a checkpoint with random weights."""
+"""``wkvnp random-model``: write a checkpoint with random weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .streams import remark
 
 HELP = "write a small checkpoint with random weights, to try out the machinery"
 EXAMPLES = """examples:
-  wkvnp init tiny.safetensors
-  wkvnp init v4.safetensors --architecture rwkv4 --layers 2 --width 64
-  wkvnp init world.safetensors --layers 12 --width 768 --vocab 65536 --dtype bfloat16
-  wkvnp init mixed.safetensors --architecture hybrid --pattern arrr --layers 8
+  wkvnp random-model tiny.safetensors
+  wkvnp random-model v4.safetensors --architecture rwkv4 --layers 2 --width 64
+  wkvnp random-model world.safetensors --layers 12 --width 768 --vocab 65536 --dtype bfloat16
+  wkvnp random-model mixed.safetensors --architecture hybrid --pattern arrr --layers 8
 """
 ARCHITECTURES = (
     *("rwkv4", "rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv5", "rwkv6", "rwkv7"),
@@ -50,10 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise UsageError(f"--seed must be at least 0; got {arguments.seed}")
 
-    from ..models.initial import init
+    from ..models.random_model import random_model
 
     stated = {name: getattr(arguments, name) for name in ("pattern", "window")}
-    model = init(
+    model = random_model(
         arguments.architecture,
         n_layer=arguments.layers,
         n_embd=arguments.width,
