@@ -12,7 +12,7 @@ import pytest
 
 import wkvnp
 from wkvnp.cli import main
-from wkvnp.errors import CheckpointError, KeywordError, ShapeError, TokenizerError, WkvnpError
+from wkvnp.errors import ArgumentError, CheckpointError, KeywordError, TokenizerError, WkvnpError
 from wkvnp.generation import Chat
 from wkvnp.mechanisms import NAMES
 
@@ -26,7 +26,7 @@ WITHOUT = {"cost", "favor_features", "favor_matrix", "favor_relative_std"}
     ("call", "words"),
     [
         (lambda: wkvnp.generate(MODEL, "bytes", "a"), r"generate: tokenizer must be .*; got the text 'bytes'; "
-         r"wkvnp.tokenizer\('bytes'\) makes one of a name; the order is generate\(model, tokenizer, prompt\)"),
+         r"wkvnp.load_tokenizer\('bytes'\) makes one of a name; the order is generate\(model, tokenizer, prompt\)"),
         (lambda: wkvnp.generate(MODEL, "a", BYTES), r"generate: tokenizer must be .*; got the text 'a'"),
         (lambda: wkvnp.generate(BYTES, MODEL, "a"), r"generate: model must be a model, .*; got <tokenizer bytes"),
         (lambda: wkvnp.generate("m.pth", BYTES, "a"), r"generate: model must be a model, .*; got the text 'm.pth'"),
@@ -70,7 +70,7 @@ def test_seeds(rng: Any) -> None:
         "draw_random_blocks": lambda: wkvnp.draw_random_blocks(rng, 6, 2),
     }.items():
         with pytest.raises(
-            ShapeError, match=f"^{name}: rng must be a whole number from 0.*; got {re.escape(repr(rng))}"
+            ArgumentError, match=f"^{name}: rng must be a whole number from 0.*; got {re.escape(repr(rng))}"
         ):
             call()
 
@@ -97,7 +97,7 @@ def test_seeds(rng: Any) -> None:
         ("load", "torch_dtype", "here it is dtype="),
         ("load", "device_map", "it computes where the arrays are"),
         ("score", "batch_size", "it takes model, tokenizer, text"),
-        ("tokenizer", "path", "it takes source"),
+        ("load_tokenizer", "path", "it takes source"),
         ("__call__", "input_ids", "^model: there is no argument 'input_ids'; here it is tokens="),
         ("__call__", "output_hidden_states", "here it is hidden="),
         ("__call__", "attention_mask", "tokens may be a list of sequences"),
@@ -125,7 +125,7 @@ def test_every_public_function_names_its_keywords() -> None:
 def test_options_of_init_are_named() -> None:
     small: dict[str, Any] = {"n_layer": 1, "n_embd": 64, "vocab_size": 8}
     with pytest.raises(
-        ShapeError, match=r"mamba1 has no option 'seed'; here it is rng=; it takes .*head_size.*n_state"
+        ArgumentError, match=r"mamba1 has no option 'seed'; here it is rng=; it takes .*head_size.*n_state"
     ):
         wkvnp.random_model("mamba1", seed=0, **small)
 

@@ -198,7 +198,7 @@ def test_info_agrees_with_the_loaded_model(run, tmp_path, architecture):
     memory, empty, after = facts["memory"], made.initial_state().nbytes, made([1, 2, 3])[1].nbytes
     assert (memory["weights"], memory["state per sequence"]) == (made.nbytes, empty)
     assert after - empty == 3 * memory.get("state per token", 0)
-    assert facts["tokenizer"].startswith("none at hand (tokenizer: no vocabulary of ")
+    assert facts["tokenizer"].startswith("none at hand (load_tokenizer: no vocabulary of ")
     program = made.program
     wanted = f"layer by layer: {program}" if isinstance(program, str) else f"a program of {len(program.phases)} phases"
     assert facts["decoding"] == wanted

@@ -12,7 +12,7 @@ from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp._tree import leaves
 from wkvnp.checkpoints import open_checkpoint, save_safetensors
 from wkvnp.checkpoints.naming import flatten
-from wkvnp.errors import ArgumentError, CheckpointError, ShapeError
+from wkvnp.errors import ArgumentError, CheckpointError
 from wkvnp.models import ARCHITECTURES, sequences
 from wkvnp.models.architectures import RWKV
 from wkvnp.primitives.norm import layer_norm
@@ -140,7 +140,7 @@ def test_hidden_states(model: wkvnp.Model) -> None:
         expected = model.network.head(hidden[1][:, -1])
     assert differ(expected, logits) <= CUT
     with pytest.raises(
-        ShapeError, match=r"hidden must be a list of layers from 0 to 1, as \[1\], or range\(2\) for all; got \[2\]"
+        ArgumentError, match=r"hidden must be a list of layers from 0 to 1, as \[1\], or range\(2\) for all; got \[2\]"
     ):
         model(TOKENS, hidden=[2])
 

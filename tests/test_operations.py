@@ -170,7 +170,7 @@ def run_tokens(block: Callable[[Operations, Any], Any], x: Array, before: Cells)
     executor.scope = "test"
     result = block(executor, source)
     target = program.memory.slot("result", result.size)
-    executor._add(COPY, "result", x=result, y=target, blocks=1)
+    executor.add_step(COPY, "result", x=result, y=target, blocks=1)
     program.finish()
     y = np.zeros((len(x), result.size), np.float32)
     program.run(len(x), np.array([0, *(array.ctypes.data for array in (*addresses, y))]))

@@ -37,7 +37,7 @@ def norm_fields(p: Program) -> dict[str, Any]:
     weight = np.ones(32, np.float32)
     return {
         "x": p.memory.slot("x", 32),
-        "y": p.memory.private("y", [32])[0],
+        "y": p.memory.private("y", 32),
         "weight": weight,
         "group": 32,
         "eps": 1e-5,

@@ -109,17 +109,14 @@ class Memory:
 
     # Making operands.
 
-    def private(self, name: str, sizes: list[int]) -> list[Operand]:
-        """Return memory of each worker, for one phase: one operand of each size, behind each other."""
-        operands = []
-        for size in sizes:
-            if size % LANES:
-                raise Unsuitable(f"{name} has {size} numbers; a whole number of vectors of {LANES} is needed")
-            home = Home(Storage.PRIVATE, name, size, offset=4 * self._used, stride=4 * size)
-            self._used += size * self.rows
-            operands.append(Operand(home, 0, size))
+    def private(self, name: str, size: int) -> Operand:
+        """Return memory of each worker, for one phase."""
+        if size % LANES:
+            raise Unsuitable(f"{name} has {size} numbers; a whole number of vectors of {LANES} is needed")
+        home = Home(Storage.PRIVATE, name, size, offset=4 * self._used, stride=4 * size)
+        self._used += size * self.rows
         self.private_size = max(self.private_size, self._used)
-        return operands
+        return Operand(home, 0, size)
 
     def begin_phase(self) -> None:
         """Let private memory be used again."""

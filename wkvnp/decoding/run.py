@@ -64,12 +64,31 @@ def _dispatch(kinds: Sequence[Kind]) -> Any:
     return dispatch
 
 
+def _blocks(kinds: Sequence[Kind]) -> Any:
+    """Return what runs the blocks from one number to another of steps that follow each other."""
+    do = _dispatch(kinds)
+
+    @inlined
+    def blocks(step, number, i, block, end, rows, private, slots, scratch):
+        """Run blocks, which are counted from the first of step i."""
+        past = 0
+        while past < end:
+            n = step[i, BLOCKS] + step[i, ROW_BLOCKS] * rows
+            if block < past + n and block < end:
+                first, stop = max(0, block - past), min(n, end - past)
+                do(step[i], number[i], first, stop, rows, private, slots, scratch)
+            past += n
+            i += 1
+
+    return blocks
+
+
 @functools.cache
 def _runner(mixers: tuple[Kind, ...], quantised: bool) -> Kernel:
     """Return the loop for programs with these mixers, without or with quantised matrices."""
     kinds = (*_EVERYWHERE, *(_QUANTISED if quantised else ()), *mixers)
     prepare = _dispatch([kind for kind in kinds if kind.private])
-    do = _dispatch([kind for kind in kinds if not kind.private])
+    do = _blocks([kind for kind in kinds if not kind.private])
 
     def run(
         steps,  # IN  (S, fields) int64
@@ -91,11 +110,8 @@ def _runner(mixers: tuple[Kind, ...], quantised: bool) -> Kernel:
         """
         workers = private_memory.shape[0]
         for worker in prange(workers):
-            private, scratch = (
-                np.int64(private_memory[worker].ctypes.data),
-                np.int64(scratch_memory[worker].ctypes.data),
-            )
-            # Arrays made of addresses have no owner to count.
+            private = np.int64(private_memory[worker].ctypes.data)
+            scratch = np.int64(scratch_memory[worker].ctypes.data)
             step, number = integers(steps.ctypes.data, steps.shape), floats(numbers.ctypes.data, numbers.shape)
             for p in range(first, stop):
                 begin, shared, blocks = phases[p, 0], phases[p, 1], phases[p, 3] + phases[p, 4] * rows
@@ -114,14 +130,7 @@ def _runner(mixers: tuple[Kind, ...], quantised: bool) -> Kernel:
                         several = max(1, left // 3)
                         block = low + fetch_add(counters, claimed, several)
                         end = min(high, block + several)
-                        i, past = shared, 0
-                        while past < end:
-                            n = step[i, BLOCKS] + step[i, ROW_BLOCKS] * rows
-                            if block < past + n and block < end:
-                                a, b = max(0, block - past), min(n, end - past)
-                                do(step[i], number[i], a, b, rows, private, slots, scratch)
-                            past += n
-                            i += 1
+                        do(step, number, shared, block, end, rows, private, slots, scratch)
                         if block < high:
                             fetch_add(counters, finished, end - block)
                         left = high - low - fetch(counters, claimed)

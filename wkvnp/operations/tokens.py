@@ -1,15 +1,14 @@
 """Blocks on one token of every sequence: operations become steps of a program.
 
-A value is an operand, or it is made anew by every worker in each phase that needs it (`_Private`): a norm costs less
-than the wait that would share it. Phases follow from who reads what (`Program.after`).
+A value is an operand, or every worker makes it for itself in each phase that reads it (`recording.Private`): a norm
+costs less than the wait that would share it.
 
 Letters: C channels, A attention width, N head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -27,7 +26,7 @@ from ..decoding.mamba1 import SELECTIVE
 from ..decoding.mamba1 import blocks_of_channels as blocks_of_selective
 from ..decoding.mamba2 import STATE_SPACE
 from ..decoding.mamba2 import scratch_of_heads as scratch_of_state_space
-from ..decoding.memory import Home, Storage, padded
+from ..decoding.memory import padded
 from ..decoding.product import PRODUCT, blocks_of, scratch_of_products
 from ..decoding.rows import CONVOLVE, COPY, EMBED, GATE, MIX, NORM, PUSH
 from ..decoding.rwkv4 import WKV
@@ -36,44 +35,12 @@ from ..decoding.rwkv7 import RWKV7
 from ..decoding.rwkv7 import scratch_of_heads as scratch_of_rwkv7
 from ..primitives.linear_map import Activation
 from .interface import Array, LowRank, Mixes, Operations, Product, SoftmaxAttention
+from .recording import Factored, Part, Private, Recorder
 
 _WKV = {"numerator": "aa", "denominator": "bb", "exponent": "pp"}
 
 
-@dataclass(eq=False)
-class _Private:
-    """A private step that is added to each phase in which its result is read.
-
-    With `kept`, later phases read a copy that the first one makes.
-    """
-
-    reads: list[Any]
-    add: Callable[..., Operand]
-    kept: bool = False
-    phase: int = -1
-    result: Operand | None = None
-    copied: Operand | None = None
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some of the numbers of every row of a value."""
-
-    of: Any
-    begin: int
-    size: int
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class _Factored:
-    """A low-rank product whose second factor is multiplied where it is read."""
-
-    low: Operand
-    up: Array
-
-
-class Tokens(Operations):
+class Tokens(Recorder, Operations):
     """An executor that adds the steps of a block to a program.
 
     Parameters
@@ -89,7 +56,7 @@ class Tokens(Operations):
     """
 
     def __init__(self, program: Program, cells: dict[str, Pair], prefix: str = "") -> None:
-        self._program, self._cells, self._prefix = program, cells, prefix
+        super().__init__(program, cells, prefix)
         self.grown: list[Operand] = []
         self._known_codes: dict[Any, Any] = {}
 
@@ -97,9 +64,9 @@ class Tokens(Operations):
 
     def embed(self, tokens: Operand, table: Array, norm: tuple[Array, Array, float] | None, name: str) -> Operand:
         """Return the rows of a table (V, C) that tokens name, and their layer norm."""
-        x = self._program.memory.buffer(name, table.shape[1])
+        x = self.program.memory.buffer(name, table.shape[1])
         scale, shift, eps = norm or (None, None, 0.0)
-        self._add(EMBED, name, tokens=tokens, table=table, x=x, scale=scale, shift=shift, eps=eps, blocks=1)
+        self.add_step(EMBED, name, tokens=tokens, table=table, x=x, scale=scale, shift=shift, eps=eps, blocks=1)
         return x
 
     def layer_norm(self, name: str, x: Any, weight: Array, bias: Array, eps: float) -> Any:
@@ -112,53 +79,53 @@ class Tokens(Operations):
         C = _size(x)
 
         def add(x: Operand) -> Operand:
-            (y,) = self._own(name, C)
-            self._program.add(NORM, y.name, x=x, y=y, weight=weight, bias=bias, group=C // groups, eps=eps)
+            y = self.private(name, C)
+            self.program.add(NORM, y.name, x=x, y=y, weight=weight, bias=bias, group=C // groups, eps=eps)
             return y
 
-        return _Part(_Private([x], add), 0, C)
+        return Part(Private([x], add), 0, C)
 
     def previous(self, x: Any, cell: str) -> Operand:
-        before, after = self._cells[cell]
-        self._add(COPY, cell, x=x, y=after, blocks=1)
+        before, after = self.cells[cell]
+        self.add_step(COPY, cell, x=x, y=after, blocks=1)
         return before
 
     def mix(self, x: Any, previous: Any, mixes: Mixes, moved: Any = None) -> list[Any]:
         J, C = mixes.share.shape
 
         def add(x: Operand, previous: Operand, moved: Operand | None = None) -> Operand:
-            (y,) = self._own(" ".join(mixes.names), J * C)
-            self._program.add(MIX, y.name, z=x, previous=previous, share=mixes.share, moved=moved, y=y)
+            y = self.private(" ".join(mixes.names), J * C)
+            self.program.add(MIX, y.name, z=x, previous=previous, share=mixes.share, moved=moved, y=y)
             return y
 
-        made = _Private([x, previous] + ([] if moved is None else [moved]), add)
-        return [_Part(made, j * C, C, self._label(name)) for j, name in enumerate(mixes.names)]
+        made = Private([x, previous] + ([] if moved is None else [moved]), add)
+        return [Part(made, j * C, C, self.label(name)) for j, name in enumerate(mixes.names)]
 
     def gate(self, name: str, x: Any, gate: Any) -> Any:
         def add(x: Operand, gate: Operand) -> Operand:
-            (y,) = self._own(name, x.size)
-            self._program.add(GATE, y.name, x=x, gate=gate, y=y)
+            y = self.private(name, x.size)
+            self.program.add(GATE, y.name, x=x, gate=gate, y=y)
             return y
 
-        return _Part(_Private([x, gate], add), 0, _size(x))
+        return Part(Private([x, gate], add), 0, _size(x))
 
     def convolve(self, name: str, x: Any, weight: Array, bias: Array | None, cell: str) -> Any:
         C = weight.shape[1]
         bias = np.zeros(C, np.float32) if bias is None else bias
 
         def add(x: Operand) -> Operand:
-            (y,) = self._own(name, C)
-            window = self._cells[cell]
-            self._program.add(CONVOLVE, y.name, x=x, window=window, weight=weight, bias=bias, y=y)
+            y = self.private(name, C)
+            window = self.cells[cell]
+            self.program.add(CONVOLVE, y.name, x=x, window=window, weight=weight, bias=bias, y=y)
             return y
 
-        self._add(PUSH, cell, x=x, window=self._cells[cell], blocks=1)
-        return _Part(_Private([x], add, kept=True), 0, C)
+        self.add_step(PUSH, cell, x=x, window=self.cells[cell], blocks=1)
+        return Part(Private([x], add, kept=True), 0, C)
 
     def split(self, x: Any, **sizes: int) -> list[Any]:
         parts, begin = [], 0
         for name, size in sizes.items():
-            parts.append(_Part(x, begin, size, self._label(name)))
+            parts.append(Part(x, begin, size, self.label(name)))
             begin += size
         return parts
 
@@ -168,17 +135,17 @@ class Tokens(Operations):
         results: list[Any] = []
         for name, each in wanted.items():
             if isinstance(each, LowRank):
-                low = self._buffer(f"{name} low", each.down.shape[1])
+                low = self.buffer(f"{name} low", each.down.shape[1])
                 self._product(f"{name} low", Product(each.x, each.down.T, each.activation), low)
-                results.append(_Factored(low, np.ascontiguousarray(each.up.T)))
+                results.append(Factored(low, np.ascontiguousarray(each.up.T)))
             else:
-                results.append(self._buffer(name, each.weight.shape[0]))
+                results.append(self.buffer(name, each.weight.shape[0]))
                 self._product(name, each, results[-1])
         return results
 
     def low_rank_groups(self, name: str, x: Any, down: Array, up: Array, activation: Activation) -> Operand:
         J, R, C = up.shape
-        low, moved = self._buffer(f"{name} low", J * R), self._buffer(name, J * C)
+        low, moved = self.buffer(f"{name} low", J * R), self.buffer(name, J * C)
         self._product(f"{name} low", Product(x, down.T, activation), low)
         for j in range(J):
             self._product(f"{name} {j}", Product(low.part(j * R, R), up[j].T), moved.part(j * C, C))
@@ -197,7 +164,7 @@ class Tokens(Operations):
         self._product("logits", Product(x, weight), y)
 
     def _product(self, name: str, product: Product, y: Operand, mode: str = "store", gate: Any = None) -> None:
-        weight, rows = product.weight, self._program.rows
+        weight, rows = product.weight, self.program.rows
         blocks, units = blocks_of(weight, BESIDE if isinstance(weight, Quantised) else 1)
         how: dict[str, Any] = {"activation": product.activation, "bias": product.bias, "mode": mode, "units": units}
         if isinstance(weight, Quantised):
@@ -208,7 +175,7 @@ class Tokens(Operations):
             )
         else:
             kind, scratch, x = PRODUCT, scratch_of_products(rows), product.x
-        self._add(kind, name, x=x, W=weight, y=y, gate=gate, blocks=blocks, scratch=scratch, **how)
+        self.add_step(kind, name, x=x, W=weight, y=y, gate=gate, blocks=blocks, scratch=scratch, **how)
 
     def _codes(self, x: Any, weight: Quantised) -> Any:
         """Return activations as codes and scales, for weights of a dtype: a private value, one for each x."""
@@ -218,20 +185,20 @@ class Tokens(Operations):
             size = padded(bytes_of_activations(_size(x)) // 4)
 
             def add(x: Operand) -> Operand:
-                (y,) = self._own(f"codes of {x.name}", size)
-                self._program.add(QUANTISE, y.name, x=x, y=y, codes=weight.dtype)
+                y = self.private(f"codes of {x.name}", size)
+                self.program.add(QUANTISE, y.name, x=x, y=y, codes=weight.dtype)
                 return y
 
-            known[key] = (_Part(_Private([x], add), 0, size), x)
+            known[key] = (Part(Private([x], add), 0, size), x)
         return known[key][0]
 
     # Recurrences and attention.
 
     def wkv(self, r: Any, k: Any, v: Any, log_decay: Array, u: Array, cell: str) -> Operand:
         A = len(u)
-        y = self._buffer("y", A)
-        state = {part: self._cells[f"{cell}.{name}"] for part, name in _WKV.items()}
-        self._add(WKV, "y", r=r, k=k, v=v, y=y, log_decay=log_decay, u=u, blocks=blocks_of_wkv(A), **state)
+        y = self.buffer("y", A)
+        state = {part: self.cells[f"{cell}.{name}"] for part, name in _WKV.items()}
+        self.add_step(WKV, "y", r=r, k=k, v=v, y=y, log_decay=log_decay, u=u, blocks=blocks_of_wkv(A), **state)
         return y
 
     def gated_linear(
@@ -239,14 +206,14 @@ class Tokens(Operations):
         eps: float, heads: int, cell: str,
     ) -> Operand:  # fmt: skip
         A = _size(r)
-        y = self._buffer("y", A)
+        y = self.buffer("y", A)
         if isinstance(decay, tuple):
             low: dict[str, Any] = {"decay": decay[0], "decay_low": decay[1].low, "decay_up": decay[1].up}
         else:
             low = {"decay": np.repeat(decay.reshape(-1), A // decay.size)}
-        self._add(
+        self.add_step(
             GATED_LINEAR, "y", r=r, k=k, v=v, gate=g, y=y, u=np.repeat(u.reshape(-1), A // u.size), weight=norm[0],
-            bias=norm[1], state=self._cells[cell], N=A // heads, eps=eps, row_blocks=heads,
+            bias=norm[1], state=self.cells[cell], N=A // heads, eps=eps, row_blocks=heads,
             scratch=scratch_of_gated_linear(A // heads), **low,
         )  # fmt: skip
         return y
@@ -256,12 +223,12 @@ class Tokens(Operations):
         heads: int, cell: str,
     ) -> Operand:  # fmt: skip
         A = _size(r)
-        y, names = self._buffer("y", A), ("w0", "a0", "v0", "k_k", "k_a", "r_k", "weight", "bias")
+        y, names = self.buffer("y", A), ("w0", "a0", "v0", "k_k", "k_a", "r_k", "weight", "bias")
         low = {f"{letter}_low": pair.low for letter, pair in zip("wagv", (w, a, g, nu), strict=True) if pair}
         up = {f"{letter}_up": pair.up for letter, pair in zip("wagv", (w, a, g, nu), strict=True) if pair}
-        self._add(
+        self.add_step(
             RWKV7, "y", r=r, k=k, v=v, v_first=v_first if nu else None, y=y, **low, **up,
-            **dict(zip(names, constants, strict=True)), state=self._cells[cell], N=A // heads, eps=eps,
+            **dict(zip(names, constants, strict=True)), state=self.cells[cell], N=A // heads, eps=eps,
             row_blocks=heads, scratch=scratch_of_rwkv7(A // heads),
         )  # fmt: skip
         return y
@@ -270,10 +237,10 @@ class Tokens(Operations):
         self, x: Any, z: Any, dt: Any, dt_weight: Array, dt_bias: Array, B: Any, C: Any, A: Array, D: Array, cell: str
     ) -> Operand:
         E = len(D)
-        y = self._buffer("y", E)
-        self._add(
+        y = self.buffer("y", E)
+        self.add_step(
             SELECTIVE, "y", x=x, z=z, dt_low=dt, B=B, C=C, y=y, dt_up=dt_weight, dt_bias=dt_bias, A=A.T, D=D,
-            state=self._cells[cell], blocks=blocks_of_selective(E), scratch=SCRATCH_OF_SELECTIVE,
+            state=self.cells[cell], blocks=blocks_of_selective(E), scratch=SCRATCH_OF_SELECTIVE,
         )  # fmt: skip
         return y
 
@@ -281,22 +248,22 @@ class Tokens(Operations):
         self, x: Any, B: Any, C: Any, dt: Any, dt_bias: Array, A: Array, D: Array, limits: tuple[float, float],
         groups: int, cell: str,
     ) -> Operand:  # fmt: skip
-        y, H = self._buffer("y", _size(x)), len(A)
-        self._add(
-            STATE_SPACE, "y", x=x, B=B, C=C, dt=dt, y=y, dt_bias=dt_bias, A=A, D=D, state=self._cells[cell],
+        y, H = self.buffer("y", _size(x)), len(A)
+        self.add_step(
+            STATE_SPACE, "y", x=x, B=B, C=C, dt=dt, y=y, dt_bias=dt_bias, A=A, D=D, state=self.cells[cell],
             least=limits[0], largest=limits[1], row_blocks=H, G=groups,
             scratch=scratch_of_state_space(_size(B) // groups, _size(x) // H),
         )  # fmt: skip
         return y
 
     def attention(self, q: Any, k: Any, v: Any, how: SoftmaxAttention) -> Operand:
-        slot, H, K = self._program.memory.slot, how.heads, how.width
-        cos, sin = slot(self._label("cos"), how.rotated // 2), slot(self._label("sin"), how.rotated // 2)
-        keys, values = slot(self._label("keys"), 0), slot(self._label("values"), 0)
-        base, length = slot(self._label("base"), 1, 8), slot(self._label("length"), 1, 8)
+        slot, H, K = self.program.memory.slot, how.heads, how.width
+        cos, sin = slot(self.label("cos"), how.rotated // 2), slot(self.label("sin"), how.rotated // 2)
+        keys, values = slot(self.label("keys"), 0), slot(self.label("values"), 0)
+        base, length = slot(self.label("base"), 1, 8), slot(self.label("length"), 1, 8)
         self.grown += [cos, sin, keys, values, base, length]
-        y = self._buffer("y", H * K)
-        self._add(
+        y = self.buffer("y", H * K)
+        self.add_step(
             ATTENTION, "y", q=q, k=k, v=v, y=y, q_norm=how.q_norm, k_norm=how.k_norm, cos=cos, sin=sin, keys=keys,
             values=values, base=base, length=length, scales=np.array([K**-0.5, 0], np.float32), H=H, G=how.groups, K=K,
             window=UNLIMITED if how.window is None else how.window, eps=how.eps, row_blocks=how.groups,
@@ -323,67 +290,6 @@ class Tokens(Operations):
 
     def experts(self, x: Any, router: Array, run: Sequence[Any], chosen: int, normalize: bool) -> NoReturn:
         raise Unsuitable("a mixture of experts has no step")
-
-    # Operands and phases.
-
-    def _label(self, name: str) -> str:
-        return f"{self._prefix}{self.scope}{'.' if self.scope else ''}{name}"
-
-    def _buffer(self, name: str, size: int) -> Operand:
-        return self._program.memory.buffer(self._label(name), size)
-
-    def _own(self, name: str, size: int) -> list[Operand]:
-        return self._program.memory.private(self._label(name), [size])
-
-    def _add(self, kind: Any, name: str, **values: Any) -> None:
-        """Add a shared step, to the last phase in which its inputs are ready, with the private steps before it."""
-        written: set[Home] = set()
-        read: set[Home] = set()
-        for label, value in values.items():
-            declared = kind.declared.get(label)
-            if isinstance(value, Operand) and getattr(declared, "written", False):
-                written.add(value.home)
-                if values.get("mode", "store") != "store":
-                    read.add(value.home)
-            elif isinstance(value, (Operand, _Part)):
-                read |= self._homes(value)
-        self._program.after(read, written)
-        found: dict[str, Any] = {
-            label: self._operand(value) if isinstance(value, _Part) else value for label, value in values.items()
-        }
-        self._program.add(kind, self._label(name), **found)
-
-    def _homes(self, value: Any) -> set[Home]:
-        """Return the buffers that a value needs in a new phase."""
-        while isinstance(value, _Part):
-            value = value.of
-        if isinstance(value, Operand):
-            return {value.home} if value.home.storage == Storage.SHARED else set()
-        if value.kept and value.result is not None:
-            return set()
-        return set().union(*(self._homes(each) for each in value.reads))
-
-    def _operand(self, value: Any) -> Operand:
-        """Return where a value is in the last phase; add the private steps that make it, if they are not there."""
-        if isinstance(value, Operand):
-            return value
-        if isinstance(value, _Part):
-            return self._operand(value.of).part(value.begin, value.size, value.label)
-        return self._made(value)
-
-    def _made(self, value: _Private) -> Operand:
-        """Return the result of a private step in the last phase."""
-        now = len(self._program.phases) - 1
-        if value.result is not None and value.phase == now:
-            return value.result
-        if value.result is not None and value.kept:
-            if value.copied is None:
-                value.copied = self._program.memory.buffer(value.result.name, value.result.size)
-                self._program.add(COPY, value.result.name, x=value.result, y=value.copied, blocks=1, phase=value.phase)
-            return value.copied
-        inputs = [self._operand(each) for each in value.reads]
-        value.result, value.phase = value.add(*inputs), now
-        return value.result
 
 
 def _size(value: Any) -> int:
