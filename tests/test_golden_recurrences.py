@@ -1,9 +1,13 @@
 """Worked examples of the RWKV recurrences, each reproduced by the published code to better than 3e-7."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import wkvnp
+from wkvnp.operations import Mixes, Prompts
+from wkvnp.operations.numpy_oracle import Oracle
 from wkvnp.primitives.norm import group_norm
 
 DIGITS = 1e-8
@@ -70,19 +74,18 @@ def test_rwkv7() -> None:
     close(after_norm(y), [[-1.012012686, 0.768919470], [1.149162776, -0.999314999], [1.149859651, -0.999885169]])
 
 
-def test_data_dependent_mixture_of_rwkv6() -> None:
-    from types import SimpleNamespace
-
-    from wkvnp.models.rwkv6 import moved
-
+@pytest.mark.parametrize("executor", [Prompts, Oracle])
+def test_data_dependent_mixture_of_rwkv6(executor: Any) -> None:
     w1 = np.array([[0.1, -0.2, 0.3, 0.4, -0.5], [0.5, 0.4, -0.3, 0.2, 0.1]])
     w2 = np.array([[0.2, -0.1], [0.3, 0.4], [-0.5, 0.6], [0.7, -0.8], [0.9, 1]])[:, None]
-    share = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6], [0.7, 0.8], [0.9, 1]])[:, None]
-    att = SimpleNamespace(time_maa_w1=w1, time_maa_w2=w2)
-    layer = SimpleNamespace(share_x=np.array([[[0.5, 0.25]]]), share=share)
-    m = moved(np.array([[1.0, -2.0]]), np.array([[0.5, 1.0]]), att, layer)  # type: ignore[arg-type]
+    share = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6], [0.7, 0.8], [0.9, 1]])
+    x, previous, o = np.array([[1.0, -2.0]]), np.array([[0.5, 1.0]]), executor(None, np.array([0, 1]))
+    (x_x,) = o.mix(x, previous, Mixes(("x_x",), np.array([[0.5, 0.25]])))
+    moved = o.low_rank_groups("moved", x_x, w1, w2, "tanh")
+    mixed = o.mix(x, previous, Mixes(tuple("wkvrg"), share), moved)
+    m = [mixture.computed() if executor is Prompts else mixture for mixture in mixed]
     close(
-        np.concatenate([mixture.computed() for mixture in m]),
+        np.concatenate(m),
         [
             [1.000052021, -1.249843937],
             [0.935750495, -1.486003959],
