@@ -172,6 +172,11 @@ def test_a_head_beside_a_tied_embedding_must_be_the_embedding(tmp_path: Path) ->
         (0, {"linear_key_head_dim": 7}, "the width of queries, keys and values of delta nets must be 56"),
         (0, {"linear_conv_kernel_dim": 4}, "linear_conv_kernel_dim must be 4, as configured; the tensors have 3"),
         (0, {"num_hidden_layers": 2, "layer_types": None}, "num_hidden_layers must be 2, as configured"),
+        (
+            0,
+            {"num_hidden_layers": 1 << 40, "layer_types": None},
+            "num_hidden_layers must be a whole number from 1 to 65",
+        ),
         (0, {"tie_word_embeddings": False}, r"1 tensor is missing: lm_head\.weight"),
         (0, {"head_dim": 18}, "partial_rotary_factor must be .*even number of the 18 channels|head_dim must be"),
         (1, {"partial_rotary_factor": 0.1}, "partial_rotary_factor must be"),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from wkvnp.checkpoints.tensors import Container
 from wkvnp.errors import CheckpointError
 from wkvnp.models import mamba2
 from wkvnp.models.rotary_scaling import rotary_of
-from wkvnp.models.settings import Settings
+from wkvnp.models.settings import Settings, fields_of
 
 HUGE = 10**400  # which no float holds
 
@@ -64,3 +66,9 @@ def test_steps_that_cannot_be_limited(limits: Any) -> None:
 def test_steps_without_an_upper_limit() -> None:
     for limits in ([0, math.inf], [0.0, {"__float__": "Infinity"}]):
         assert mamba2._limits(Settings({"time_step_limit": limits}, "c")) == (0.0, math.inf)
+
+
+def test_characters_that_utf8_does_not_have_are_no_json() -> None:
+    container = Container(Path("a"), "safetensors", {}, {"config": '{"model_type": "\ud800"}'})
+    with pytest.raises(CheckpointError, match="a: config in the metadata: not valid JSON"):
+        fields_of(container)

@@ -160,7 +160,7 @@ def shared_axes(c: MambaConfig) -> tuple[tuple[str, str, int], ...]:
 
 def shared_fields(settings: Settings, inner: int, tied: bool) -> dict[str, Any]:
     """Return what both Mambas read alike from a configuration; `tied` is what they are where it does not say."""
-    width, layers = settings.integer("hidden_size"), settings.integer("num_hidden_layers")
+    width, layers = settings.integer("hidden_size"), settings.layers()
     settings.choice("hidden_act", SILU, "silu")
     # How new weights are drawn, and how others compute.
     settings.choice("rescale_prenorm_residual", (False,), False)  # divides stored weights too, where it is loaded

@@ -124,7 +124,7 @@ def config_of(settings: Settings) -> Qwen3NextConfig:
     settings.choice("hidden_act", SILU, "silu")
     settings.choice("use_sliding_window", (False,), False)
     settings.ignore("sliding_window", "max_window_layers", "output_router_logits", "router_aux_loss_coef")
-    n_layer, head_size = settings.integer("num_hidden_layers"), settings.integer("head_dim", 256)
+    n_layer, head_size = settings.layers(), settings.integer("head_dim", 256)
     return Qwen3NextConfig(
         architecture="qwen3_next",
         n_layer=n_layer,

@@ -80,6 +80,10 @@ class Settings:
             raise self.fault(name, f"a whole number from {least}" + (f" to {most}" if most < 1 << 40 else ""))
         return number
 
+    def layers(self) -> int:
+        """Return ``num_hidden_layers``: no more than any model has, since lists are made of that length."""
+        return self.integer("num_hidden_layers", most=1 << 16)
+
     def number(self, name: str, default: float | None = None) -> float:
         """Return a field that is a number above 0."""
         value = self.value(name)
@@ -188,7 +192,7 @@ def fields_of(container: Container) -> tuple[dict[str, Any], str] | None:
     """
     if "config" in container.metadata:
         source = f"{container.path}: config in the metadata"
-        return parse_object(container.metadata["config"].encode(), source, infinite=True), source
+        return parse_object(container.metadata["config"].encode("utf-8", "surrogatepass"), source, infinite=True), source
     file = container.path.parent / "config.json"
     if container.format in ("safetensors", "torch-zip") and file.is_file():
         return parse_object(bytes(map_file(file, _LARGEST_FILE)[:]), str(file), infinite=True), str(file)

@@ -98,7 +98,7 @@ def config_of(settings: Settings) -> TransformerConfig:
     if heads % groups:
         raise settings.fault("num_key_value_heads", f"a divisor of num_attention_heads={heads}")
     head_size = settings.integer("head_dim", 128 if kind == "qwen3" else max(1, width // heads))
-    n_layer = settings.integer("num_hidden_layers", most=1 << 16)
+    n_layer = settings.layers()
     return TransformerConfig(
         architecture="transformer",
         n_layer=n_layer,
