@@ -192,9 +192,8 @@ def fields_of(container: Container) -> tuple[dict[str, Any], str] | None:
     """
     if "config" in container.metadata:
         source = f"{container.path}: config in the metadata"
-        return parse_object(
-            container.metadata["config"].encode("utf-8", "surrogatepass"), source, infinite=True
-        ), source
+        text = container.metadata["config"].encode("utf-8", "surrogatepass")
+        return parse_object(text, source, infinite=True), source
     file = container.path.parent / "config.json"
     if container.format in ("safetensors", "torch-zip") and file.is_file():
         return parse_object(bytes(map_file(file, _LARGEST_FILE)[:]), str(file), infinite=True), str(file)
