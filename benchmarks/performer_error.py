@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 import wkvnp
+from wkvnp.mechanisms.favor import favor_features, favor_matrix, favor_relative_std
 
 TOKENS, WIDTH = 128, 64
 SIZES = (0.125, 0.25, 0.5, 1.0)
@@ -41,10 +42,10 @@ def outputs() -> None:
             q, k, v = rng.standard_normal((3, TOKENS, 1, WIDTH))
             q, k = size * q, size * k
             exact = softmax_attention(q, k, v)
-            found = [wkvnp.performer(q, k, v, wkvnp.favor_matrix(m, WIDTH, rng), causal=False)[0] for m in FEATURES]
+            found = [wkvnp.performer(q, k, v, favor_matrix(m, WIDTH, rng), causal=False)[0] for m in FEATURES]
             found.append(np.broadcast_to(v.mean(0), v.shape))
             errors[seed] = [np.linalg.norm(y - exact) / np.linalg.norm(exact) for y in found]
-            single.append(np.median(wkvnp.favor_relative_std(q[:, None], k, FEATURES[-1])))
+            single.append(np.median(favor_relative_std(q[:, None], k, FEATURES[-1])))
         print(f"| {size:g} |", *(f"{error:.2g} |" for error in errors.mean(0)), f"{np.mean(single):.2g} |")
 
 
@@ -66,8 +67,8 @@ def averages() -> None:
     for name in names:
         rows = 2 * DRAWS * SMALL if name == "hyperbolic" else DRAWS * SMALL
         known = not name.endswith("corrected")
-        W = wkvnp.favor_matrix(rows, SMALL, 1, kind=name) if known else naive_matrix(rows, SMALL, 1)
-        products = wkvnp.favor_features(q, W) * wkvnp.favor_features(k, W) * rows / exact[:, None]
+        W = favor_matrix(rows, SMALL, 1, kind=name) if known else naive_matrix(rows, SMALL, 1)
+        products = favor_features(q, W) * favor_features(k, W) * rows / exact[:, None]
         if name == "hyperbolic":  # its negatives stand behind all directions
             both = products.reshape(5, 2, DRAWS, 2, SMALL // 2)[:, :, :, 0]  # half of a block, so that draws share none
             found = both.mean((1, 3))

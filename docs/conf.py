@@ -54,7 +54,10 @@ html_title = "wkvnp"
 html_show_sourcelink = False
 html_theme_options = {"show_prev_next": True, "navigation_with_keys": False, "secondary_sidebar_items": ["page-toc"]}
 
-API = ["wkvnp", "wkvnp.checkpoints", "wkvnp.tokenizers", "wkvnp.generation", "wkvnp.analysis"]
+API = [
+    "wkvnp", "wkvnp.states", "wkvnp.checkpoints", "wkvnp.tokenizers", "wkvnp.generation", "wkvnp.analysis",
+    "wkvnp.mechanisms.favor", "wkvnp.mechanisms.random_blocks", "wkvnp.primitives.router",
+]  # fmt: skip
 
 
 def help_text(command: str) -> str:

@@ -15,6 +15,8 @@ from wkvnp.cli import main
 from wkvnp.errors import ArgumentError, CheckpointError, KeywordError, TokenizerError, WkvnpError
 from wkvnp.generation import Chat
 from wkvnp.mechanisms import NAMES
+from wkvnp.mechanisms.favor import favor_matrix
+from wkvnp.mechanisms.random_blocks import draw_random_blocks
 
 MODEL = wkvnp.random_model("rwkv7", n_layer=3, n_embd=64, vocab_size=256, rng=0)
 BYTES = wkvnp.load_tokenizer("bytes")
@@ -66,8 +68,8 @@ def test_seeds(rng: Any) -> None:
         "generate": lambda: wkvnp.generate(MODEL, BYTES, "a", rng=rng),
         "Chat": lambda: Chat(MODEL, BYTES, rng=rng),
         "random_model": lambda: wkvnp.random_model("rwkv7", rng=rng, **small),
-        "favor_matrix": lambda: wkvnp.favor_matrix(4, 2, rng),
-        "draw_random_blocks": lambda: wkvnp.draw_random_blocks(rng, 6, 2),
+        "favor_matrix": lambda: favor_matrix(4, 2, rng),
+        "draw_random_blocks": lambda: draw_random_blocks(rng, 6, 2),
     }.items():
         with pytest.raises(
             ArgumentError, match=f"^{name}: rng must be a whole number from 0.*; got {re.escape(repr(rng))}"

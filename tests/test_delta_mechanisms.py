@@ -222,7 +222,7 @@ def test_a_length_is_the_root_of_the_squares_plus_a_millionth() -> None:
     q, k = (x[n] / np.sqrt((x[n] ** 2).sum(-1, keepdims=True) + 1e-6) for n in ("q", "k"))
     assert 0.6 < np.linalg.norm(k, axis=-1).max() < 0.7  # 0.9e-3 long before, and not 1 now
     y, state = wkvnp.deltanet(**x)
-    again = wkvnp.deltanet(**x | {"q": q, "k": k}, normalize=False)
+    again = wkvnp.deltanet(**x | {"q": q, "k": k}, qk_l2norm=False)
     close(again[0], y)
     close(again[1], state)
     y, state = wkvnp.deltanet(**x | {"k": 0 * x["k"]})
@@ -251,7 +251,7 @@ def lengths(square: float, T: int, dtype: str = "float64") -> tuple[np.ndarray, 
     k, q = rng.standard_normal((2, T, 1, 16))
     k *= np.sqrt(square) / np.linalg.norm(k, axis=-1, keepdims=True)
     arrays = (a.astype(dtype) for a in (q, k, rng.standard_normal((T, 1, 16)), np.ones((T, 1))))
-    return wkvnp.deltanet(*arrays, normalize=False)
+    return wkvnp.deltanet(*arrays, qk_l2norm=False)
 
 
 def test_long_keys_let_the_state_grow_and_nothing_is_clipped() -> None:

@@ -12,6 +12,7 @@ from contracts.doors import Door, assert_same
 import wkvnp
 from wkvnp.errors import ArgumentError, ShapeError
 from wkvnp.mechanisms import _normalised, favor
+from wkvnp.mechanisms.favor import favor_features, favor_matrix, favor_relative_std
 from wkvnp.primitives import feature_maps
 
 DRAWS = 40_000
@@ -258,7 +259,7 @@ def test_worked_example_of_positive_features() -> None:
     W = [[1.0], [-1.0]]
     pairs = {(0, 0): 1, (0, 0.5): 0.995126421569, (0.5, 1): 1.259154131117, (1, 1): 1.384034448413}
     for (x, y), expected in pairs.items():
-        phi, psi = wkvnp.favor_features([[float(x)], [float(y)]], W)
+        phi, psi = favor_features([[float(x)], [float(y)]], W)
         np.testing.assert_allclose(phi @ psi, expected, rtol=0, atol=1e-12)
         np.testing.assert_allclose(phi @ psi, np.exp(-(x * x + y * y) / 2) * np.cosh(x + y), rtol=1e-14)
 
@@ -271,13 +272,13 @@ def pairs_of_vectors() -> np.ndarray:
 def estimates(W: np.ndarray, q: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Return exp(q . k / sqrt(d)) as estimated by every group of features W (draws, m, d): (draws, pairs)."""
     flat = W.reshape(-1, W.shape[-1])
-    products = wkvnp.favor_features(q, flat) * wkvnp.favor_features(k, flat) * len(flat)
+    products = favor_features(q, flat) * favor_features(k, flat) * len(flat)
     return products.reshape(len(q), *W.shape[:2]).mean(-1).T
 
 
 def matrices(kind: str, seed: int) -> np.ndarray:
     """Return independent draws of one block of directions: (draws, WIDTH, WIDTH)."""
-    W = wkvnp.favor_matrix(DRAWS * WIDTH, WIDTH, seed, kind=kind)
+    W = favor_matrix(DRAWS * WIDTH, WIDTH, seed, kind=kind)
     if kind == "hyperbolic":  # the negatives stand behind all of the directions
         return np.concatenate([half.reshape(DRAWS // 2, WIDTH, WIDTH) for half in np.split(W, 2)], axis=1)
     return W.reshape(DRAWS, WIDTH, WIDTH)
@@ -319,10 +320,10 @@ def test_blocks_are_orthogonal_and_uniformly_turned(kind: str) -> None:
 
 
 def test_matrices_of_any_size_from_a_seed() -> None:
-    W = wkvnp.favor_matrix(11, 4, 3, dtype="float32")
+    W = favor_matrix(11, 4, 3, dtype="float32")
     assert W.shape == (11, 4) and W.dtype == np.float32
-    np.testing.assert_array_equal(W, wkvnp.favor_matrix(11, 4, np.random.default_rng(3)).astype(np.float32))
-    H = wkvnp.favor_matrix(6, 4, 3, kind="hyperbolic")
+    np.testing.assert_array_equal(W, favor_matrix(11, 4, np.random.default_rng(3)).astype(np.float32))
+    H = favor_matrix(6, 4, 3, kind="hyperbolic")
     np.testing.assert_array_equal(H[:3], -H[3:])
     for arguments, message in [
         ((4, 2, None), "rng must be a whole number from 0 or a numpy.random.Generator; got None"),
@@ -331,32 +332,32 @@ def test_matrices_of_any_size_from_a_seed() -> None:
         ((4, 2, 0, "sobol"), "kind must be one of 'orthogonal', .*; got 'sobol'"),
     ]:
         with pytest.raises(ArgumentError, match=f"favor_matrix: .*{message}"):
-            wkvnp.favor_matrix(*arguments[:3], **({"kind": arguments[3]} if len(arguments) > 3 else {}))
+            favor_matrix(*arguments[:3], **({"kind": arguments[3]} if len(arguments) > 3 else {}))
     with pytest.raises(ShapeError, match=r"favor_features: x and W must have shape \(\.\.\., K\) and \(M, K\); got"):
-        wkvnp.favor_features(np.zeros((2, 3)), np.zeros((4, 2)))
+        favor_features(np.zeros((2, 3)), np.zeros((4, 2)))
 
 
 def test_the_error_falls_as_the_root_of_the_features() -> None:
     q, k = 0.5 * pairs_of_vectors()  # larger ones have such heavy tails that 2,000 draws do not tell their deviation
     exact = np.exp((q * k).sum(-1) / np.sqrt(WIDTH))
     for m in (32, 128, 512):
-        W = wkvnp.favor_matrix(2000 * m, WIDTH, m, kind="iid").reshape(2000, m, WIDTH)
+        W = favor_matrix(2000 * m, WIDTH, m, kind="iid").reshape(2000, m, WIDTH)
         relative = (estimates(W, q, k) / exact).std(0)
-        np.testing.assert_allclose(relative, wkvnp.favor_relative_std(q, k, m), rtol=0.12)
+        np.testing.assert_allclose(relative, favor_relative_std(q, k, m), rtol=0.12)
 
 
 def test_relative_std_of_large_vectors() -> None:
     q, k = np.random.default_rng(0).standard_normal((2, 100, 64)).astype(np.float32)
-    std = wkvnp.favor_relative_std(q, k, 4096)
+    std = favor_relative_std(q, k, 4096)
     assert std.shape == (100,) and std.dtype == np.float64 and 10 < np.median(std) < 1000
-    assert np.isinf(wkvnp.favor_relative_std(1000 * q[0], k[0], 4096))
-    assert wkvnp.favor_relative_std(np.zeros(4), np.zeros(4), 1) == 0
+    assert np.isinf(favor_relative_std(1000 * q[0], k[0], 4096))
+    assert favor_relative_std(np.zeros(4), np.zeros(4), 1) == 0
 
 
 def test_causal_running_maximum_is_the_global_constant() -> None:
     q, k, v = drawn(200, 200, 3, 6, 4, size=1.5)
     k *= np.linspace(0.1, 4, 200)[:, None, None]  # so that the maximum keeps rising
-    W = wkvnp.favor_matrix(24, 6, 1)
+    W = favor_matrix(24, 6, 1)
     exponents = feature_maps.favor_exponents(k, W)
     rises = np.diff(np.maximum.accumulate(exponents.max(-1), axis=0), axis=0) > 0
     assert (rises.sum(0) > 5).all()
@@ -375,7 +376,7 @@ def test_causal_running_maximum_is_the_global_constant() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_cuts_are_exact_while_the_maximum_rises_and_nothing_overflows(dtype: str) -> None:
     q, k, v = (x.astype(dtype) for x in drawn(60, 60, 2, 16, 3, size=12.0))
-    W = wkvnp.favor_matrix(32, 16, 1, dtype=dtype)
+    W = favor_matrix(32, 16, 1, dtype=dtype)
     whole = wkvnp.performer(q, k, v, W)
     assert np.isfinite(whole[0]).all() and np.abs(feature_maps.favor_exponents(k, W)).max() > 200
     for t in range(0, 61, 6):
@@ -386,7 +387,7 @@ def test_cuts_are_exact_while_the_maximum_rises_and_nothing_overflows(dtype: str
 
 def test_float32_agrees_with_float64_over_a_long_text() -> None:
     q, k, v = (x.astype(np.float32) for x in drawn(2000, 2000, 2, 32, 16, size=0.6))
-    W = wkvnp.favor_matrix(64, 32, 1, dtype="float32")
+    W = favor_matrix(64, 32, 1, dtype="float32")
     y, _ = wkvnp.performer(q, k, v, W)
     exact, _ = wkvnp.performer(*(x.astype(np.float64) for x in (q, k, v, W)))
     assert np.sqrt(((y - exact) ** 2).mean() / (exact**2).mean()) < 5e-6
@@ -397,19 +398,19 @@ def test_with_many_features_it_is_softmax_attention() -> None:
     exact = softmax_attention(q, k, v)
     size = np.linalg.norm(exact)
     few, many = (
-        np.mean([np.linalg.norm(wkvnp.performer(q, k, v, wkvnp.favor_matrix(m, 8, i))[0] - exact) for i in range(20)])
+        np.mean([np.linalg.norm(wkvnp.performer(q, k, v, favor_matrix(m, 8, i))[0] - exact) for i in range(20)])
         for m in (1024, 16384)  # with fewer, a quotient of two estimates is off by less than its parts promise
     )
-    typical = np.sqrt((wkvnp.favor_relative_std(q[:, None], k, 16384) ** 2).mean())  # of one weight
+    typical = np.sqrt((favor_relative_std(q[:, None], k, 16384) ** 2).mean())  # of one weight
     assert many / size < typical < 0.02 and few / many == pytest.approx(4, rel=0.15)
-    crossing, _ = wkvnp.performer(q[:9], k, v, wkvnp.favor_matrix(16384, 8, 1), causal=False)
+    crossing, _ = wkvnp.performer(q[:9], k, v, favor_matrix(16384, 8, 1), causal=False)
     full = softmax_attention(q[:9], k, v, causal=False)
     assert np.linalg.norm(crossing - full) < 2 * typical * np.linalg.norm(full)
 
 
 def test_every_head_may_have_directions_of_its_own() -> None:
     q, k, v = drawn(7, 7, 3, 4, 2)
-    W = np.stack([wkvnp.favor_matrix(6, 4, seed) for seed in range(3)])
+    W = np.stack([favor_matrix(6, 4, seed) for seed in range(3)])
     y, state = wkvnp.performer(q, k, v, W)
     for h in range(3):
         alone, final = wkvnp.performer(q[:, [h]], k[:, [h]], v[:, [h]], W[h])
@@ -419,9 +420,9 @@ def test_every_head_may_have_directions_of_its_own() -> None:
 def test_shifting_all_keys_by_their_norm_changes_nothing() -> None:
     """The weights depend on queries only through their products: the term of the query's own norm cancels."""
     q, k, v = drawn(7, 7, 1, 4, 2)
-    W = wkvnp.favor_matrix(16, 4, 0)
+    W = favor_matrix(16, 4, 0)
     y, _ = wkvnp.performer(q, k, v, W)
-    A = np.tril(np.einsum("thm,shm->hts", wkvnp.favor_features(q, W), wkvnp.favor_features(k, W)))
+    A = np.tril(np.einsum("thm,shm->hts", favor_features(q, W), favor_features(k, W)))
     np.testing.assert_allclose(y, dense(A, v), rtol=1e-12, atol=1e-13)
 
 

@@ -29,7 +29,7 @@ def close(actual: np.ndarray, expected: list[object]) -> None:
 
 def test_rwkv4() -> None:
     k4, v4 = np.array([[0.1, -1], [1.2, 0.4], [-0.7, 2]]), np.array([[1, 2], [-1, 0.5], [0.25, -1.5]])
-    y, state = wkvnp.rwkv4(-np.exp([-1.0, 0.5]), [0.5, -0.3], k4, v4)
+    y, state = wkvnp.rwkv4(-np.exp([-1.0, 0.5]), k4, v4, [0.5, -0.3])
     close(y, [[1, 2], [-0.664036770, 0.874609842], [-0.479304086, -1.040788922]])
     close(state.aa, [-0.715567183, -1.476906075])
     close(state.bb, [1.446490550, 1.040664828])

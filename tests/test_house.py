@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wkvnp"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 KERNEL_FOLDERS = sorted(path.parent for path in PACKAGE.glob("kernels/*/__init__.py"))
-PUBLIC_ROOMS = ["", ".checkpoints", ".tokenizers", ".generation", ".analysis"]
+PUBLIC_ROOMS = [
+    "", ".checkpoints", ".tokenizers", ".generation", ".analysis", ".mechanisms.favor", ".mechanisms.random_blocks",
+    ".primitives.router",
+]  # fmt: skip
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "core", "common", "base", "helpers", "helper", "misc", "manager"}

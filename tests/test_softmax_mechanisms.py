@@ -11,7 +11,8 @@ from contracts.tolerance import SCAN, assert_close
 
 import wkvnp
 from wkvnp.errors import ArgumentError, ShapeError
-from wkvnp.kernels.softmax import KVState, softmax
+from wkvnp.kernels.softmax import KVCache, softmax
+from wkvnp.mechanisms.random_blocks import draw_random_blocks
 
 Q3 = np.array([[1, 0], [0, 1], [1, 1.0]])[:, None]
 K3 = np.array([[1, 1], [2, 0], [0, 1.0]])[:, None]
@@ -257,15 +258,15 @@ def assert_same_state(a: Any, b: Any) -> None:
 def test_sequences_of_a_state() -> None:
     state, k, v = ragged()
     assert len(state) == 3 and state.lengths.tolist() == [70, 0, 30] and state.dtype == np.float32
-    assert repr(state) == "KVState(3 sequences, lengths 70, 0, 30; 2 heads of 5 and 7)"
+    assert repr(state) == "KVCache(3 sequences, lengths 70, 0, 30; 2 heads of 5 and 7)"
     assert state.nbytes == 100 * 2 * 12 * 4
     parts = state.parts()
     assert parts.k.shape == (3, 70, 2, 5) and parts.v.shape == (3, 70, 2, 7) and not parts.k[2, 30:].any()
     np.testing.assert_array_equal(state[2].parts().k, k[70:])
     np.testing.assert_array_equal(state[-1].parts().v, v[70:])
     assert [int(one.lengths) for one in state] == [70, 0, 30]
-    assert_same_state(KVState.join([state[2:], state[[0, 1]]]), state[[2, 0, 1]])
-    assert_same_state(KVState.of(*parts), state)
+    assert_same_state(KVCache.join([state[2:], state[[0, 1]]]), state[[2, 0, 1]])
+    assert_same_state(KVCache.of(*parts), state)
     for copied in (state.copy(), copy.deepcopy(state), pickle.loads(pickle.dumps(state)), state.astype("float32")):
         assert_same_state(copied, state)
     assert_same_state(pickle.loads(pickle.dumps(state[0])), state[0])
@@ -295,7 +296,7 @@ def test_a_state_can_be_shortened() -> None:
     y, again = wkvnp.softmax_attention(q[40:], k[40:], v[40:], state=whole.shortened(40))
     np.testing.assert_array_equal(y, wkvnp.softmax_attention(q, k, v)[0][40:])
     assert_same_state(again, whole)
-    with pytest.raises(ArgumentError, match=r"KVState: lengths must be from 0 to \[90\]; got \[91\]"):
+    with pytest.raises(ArgumentError, match=r"KVCache: lengths must be from 0 to \[90\]; got \[91\]"):
         whole.shortened(91)
 
 
@@ -313,7 +314,7 @@ def test_keys_out_of_sight_can_be_let_go(window: int) -> None:
             begun = max(0, min(begin + step, 700) - window + 1) // 64 * 64
             assert int(state.lengths) == min(begin + step, 700) - begun < window + 63
             rooms.add(int(state._store.room[0]))
-            assert_same_state(state, KVState.of(k[begun : part.stop], v[begun : part.stop]))
+            assert_same_state(state, KVCache.of(k[begun : part.stop], v[begun : part.stop]))
         assert max(rooms) <= 2 * (window + 63 + step) + 64
     assert state is not None and state.within(window) is state
 
@@ -345,7 +346,7 @@ def test_sequences_of_unequal_length_let_go_of_their_own() -> None:
     y, on = wkvnp.softmax_attention(q, more_k, more_v, window=5, state=within)
     np.testing.assert_array_equal(y, expected)
     assert on.within(5).lengths.tolist() == [36, 30, 60]
-    joined = KVState.join([within[[2]], within[:2]])
+    joined = KVCache.join([within[[2]], within[:2]])
     y, _ = wkvnp.softmax_attention(q[[2, 0, 1]], more_k[[2, 0, 1]], more_v[[2, 0, 1]], window=5, state=joined)
     np.testing.assert_array_equal(y, expected[[2, 0, 1]])
 
@@ -357,28 +358,28 @@ def test_gates_are_part_of_the_state() -> None:
     np.testing.assert_allclose(state.parts().gates, np.cumsum(np.float64(gates), axis=0), rtol=1e-12)
     assert_same_state(pickle.loads(pickle.dumps(state)), state)
     assert state.parts()._fields == ("k", "v", "lengths", "gates")
-    with pytest.raises(ArgumentError, match="forgetting_attention: state must be a ForgetState; got KVState"):
-        wkvnp.forgetting_attention(q, k, v, gates, state=KVState.of(k, v))
+    with pytest.raises(ArgumentError, match="forgetting_attention: state must be a ForgetCache; got KVCache"):
+        wkvnp.forgetting_attention(q, k, v, gates, state=KVCache.of(k, v))
 
 
 def test_states_that_do_not_fit_are_refused() -> None:
     q, k, v = drawn(3, "float32")
-    state = KVState.of(k, v)
+    state = KVCache.of(k, v)
     attend = wkvnp.softmax_attention
     with pytest.raises(
         ShapeError, match=r"state.k must have shape \(B, S, G, K\) with B=2 as in the sequences; got \(1,"
     ):
-        attend(*(x[None].repeat(2, axis=0) for x in (q, k, v)), state=KVState.of(k[None], v[None]))
+        attend(*(x[None].repeat(2, axis=0) for x in (q, k, v)), state=KVCache.of(k[None], v[None]))
     with pytest.raises(ShapeError, match=r"state.k must have shape \(B, S, G, K\); got \(3, 2, 5\)"):
         attend(q[None], k[None], v[None], state=state)
     with pytest.raises(ShapeError, match=r"state.k must have shape \(B, S, G, K\); got \(1, 1, 3, 2, 5\)"):
-        attend(q, k, v, state=KVState.of(k[None], v[None]))
+        attend(q, k, v, state=KVCache.of(k[None], v[None]))
     with pytest.raises(ShapeError, match=r"state.v must have shape .* with V=6 as in v; got \(1, 3, 2, 7\)"):
         attend(q, k, v[..., 1:], state=state)
-    with pytest.raises(ShapeError, match=r"KVState: v must have shape \(B, S, G, V\) with S=3 as in k; got \(1, 2"):
-        KVState.of(k, v[1:])
-    with pytest.raises(ArgumentError, match=r"KVState: lengths must be 1 numbers from 0 to 3; got \[4\]"):
-        KVState.of(k, v, 4)
+    with pytest.raises(ShapeError, match=r"KVCache: v must have shape \(B, S, G, V\) with S=3 as in k; got \(1, 2"):
+        KVCache.of(k, v[1:])
+    with pytest.raises(ArgumentError, match=r"KVCache: lengths must be 1 numbers from 0 to 3; got \[4\]"):
+        KVCache.of(k, v, 4)
 
 
 # Patterns
@@ -407,8 +408,8 @@ def test_longformer_against_the_dense_matrix(causal: bool) -> None:
 def test_bigbird_against_the_dense_matrix(causal: bool, block: int) -> None:
     q, k, v = drawn(500)
     blocks = -(-500 // block)
-    table = wkvnp.draw_random_blocks(0, blocks, 2, causal=causal)
-    heads = np.stack([wkvnp.draw_random_blocks(h, blocks, 2, causal=causal) for h in range(6)])
+    table = draw_random_blocks(0, blocks, 2, causal=causal)
+    heads = np.stack([draw_random_blocks(h, blocks, 2, causal=causal) for h in range(6)])
 
     def shown(table: np.ndarray) -> Any:
         pairs = np.eye(blocks, dtype=bool)
@@ -433,7 +434,7 @@ def test_bigbird_against_the_dense_matrix(causal: bool, block: int) -> None:
 
 def test_bigbird_goes_on_from_a_state() -> None:
     q, k, v = drawn(400, "float32")
-    options = {"block": 20, "random_blocks": wkvnp.draw_random_blocks(1, 20, 3)}
+    options = {"block": 20, "random_blocks": draw_random_blocks(1, 20, 3)}
     whole, final = wkvnp.bigbird(q, k, v, **options)
     for cut in (1, 200, 333, 399):
         first, state = wkvnp.bigbird(q[:cut], k[:cut], v[:cut], **options)
@@ -455,18 +456,18 @@ def test_blocks_that_are_not_seen_are_not_read() -> None:
 
 
 def test_random_blocks() -> None:
-    table = wkvnp.draw_random_blocks(np.random.default_rng(3), 40, 3)
+    table = draw_random_blocks(np.random.default_rng(3), 40, 3)
     for a, row in enumerate(table):
         real = row[row >= 0]
         assert (
             np.unique(real).size == real.size == min(3, max(0, a - 3)) and not np.isin(real, [0, a, a - 1, a - 2]).any()
         )
         assert (real < a).all()
-    np.testing.assert_array_equal(wkvnp.draw_random_blocks(5, 20, 2), wkvnp.draw_random_blocks(5, 30, 2)[:20])
-    both = wkvnp.draw_random_blocks(5, 20, 2, causal=False)
+    np.testing.assert_array_equal(draw_random_blocks(5, 20, 2), draw_random_blocks(5, 30, 2)[:20])
+    both = draw_random_blocks(5, 20, 2, causal=False)
     assert (both[1:] > np.arange(1, 20)[:, None]).any()
     with pytest.raises(ArgumentError, match=r"draw_random_blocks: rng must be a whole number .*; got None"):
-        wkvnp.draw_random_blocks(None, 4, 2)
+        draw_random_blocks(None, 4, 2)
 
 
 # Options

@@ -17,7 +17,7 @@ import wkvnp
 from wkvnp._dtypes import BFLOAT16, narrow, widen
 from wkvnp.checkpoints import save_safetensors
 from wkvnp.errors import CheckpointError
-from wkvnp.mechanisms.softmax_attention import KVState
+from wkvnp.mechanisms.softmax_attention import KVCache
 from wkvnp.models import transformer
 from wkvnp.models.rotary_scaling import Rotary, Rotation, rotary_of
 from wkvnp.models.settings import Settings
@@ -158,7 +158,7 @@ def test_a_window_keeps_the_state_small(monkeypatch: pytest.MonkeyPatch) -> None
     _, at_once = model(TOKENS)
     assert arrays_of(at_once).keys() == arrays_of(state).keys()
     assert_close(state, at_once, CUT)
-    monkeypatch.setattr(KVState, "within", lambda self, window: self)
+    monkeypatch.setattr(KVCache, "within", lambda self, window: self)
     kept = None
     for token, row in zip(TOKENS, rows, strict=True):
         logits, kept = model([token], state=kept)

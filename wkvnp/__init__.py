@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Cost": ".analysis.cost",
-    "KVState": ".kernels.softmax",
+    "KVCache": ".kernels.softmax",
     "Model": ".models.language_model",
     "Piece": ".generation.stream",
     "Score": ".analysis.perplexity",
@@ -24,11 +24,6 @@ _HOMES = {
     "cost": ".analysis.cost",
     "deltanet": ".mechanisms.deltanet",
     "deltaproduct": ".mechanisms.deltaproduct",
-    "draw_random_blocks": ".mechanisms._attention_blocks",
-    "expert_load": ".primitives.router",
-    "favor_features": ".mechanisms.favor",
-    "favor_matrix": ".mechanisms.favor",
-    "favor_relative_std": ".mechanisms.favor",
     "forgetting_attention": ".mechanisms.forgetting_attention",
     "gated_deltanet": ".mechanisms.gated_deltanet",
     "generate": ".generation.stream",
@@ -61,16 +56,22 @@ _HOMES = {
     "simple_gla": ".mechanisms.simple_gla",
     "softmax_attention": ".mechanisms.softmax_attention",
     "token_shift": ".mechanisms.token_shift",
-    "top_k_gate": ".primitives.router",
     "warmup": ".models.warmup",
 }
 """Public name -> the module that defines it."""
 
 _RENAMED = {
+    "KVState": "KVCache",
+    "draw_random_blocks": "mechanisms.random_blocks.draw_random_blocks",
+    "expert_load": "primitives.router.expert_load",
+    "favor_features": "mechanisms.favor.favor_features",
+    "favor_matrix": "mechanisms.favor.favor_matrix",
+    "favor_relative_std": "mechanisms.favor.favor_relative_std",
     "init": "random_model",
     "load_state": "State.load",
     "set_threads": "set_num_threads",
     "tokenizer": "load_tokenizer",
+    "top_k_gate": "primitives.router.top_k_gate",
 }
 """Names of earlier development versions -> those of today."""
 
@@ -82,13 +83,11 @@ if TYPE_CHECKING:
     from .analysis.cost import Cost, cost
     from .analysis.perplexity import Score, score
     from .generation.stream import Piece, generate
-    from .kernels.softmax import KVState
-    from .mechanisms._attention_blocks import draw_random_blocks
+    from .kernels.softmax import KVCache
     from .mechanisms.based import based
     from .mechanisms.bigbird import bigbird
     from .mechanisms.deltanet import deltanet
     from .mechanisms.deltaproduct import deltaproduct
-    from .mechanisms.favor import favor_features, favor_matrix, favor_relative_std
     from .mechanisms.forgetting_attention import forgetting_attention
     from .mechanisms.gated_deltanet import gated_deltanet
     from .mechanisms.gla import gla
@@ -121,7 +120,6 @@ if TYPE_CHECKING:
     from .models.random_model import random_model
     from .models.state import State
     from .models.warmup import warmup
-    from .primitives.router import expert_load, top_k_gate
     from .tokenizers import load_tokenizer
 
 

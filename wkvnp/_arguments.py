@@ -26,6 +26,8 @@ _OURS = {
     "state": "initial_state past_key_values past_key_value cache_params cache h0 hx",
     "cu_seqlens": "cu_seq_lens cu_seqlens_q seq_idx",
     "normalize": "normalise use_norm",
+    "qk_l2norm": "use_qk_l2norm_in_kernel use_qk_l2norm qk_norm",
+    "window_blocks": "num_window_blocks",
     "eps": "epsilon",
     "reverse": "flip backward",
     "q": "query queries",

@@ -14,7 +14,7 @@ SCALE = 0.6
 
 
 def softmax_case(name: str, forget: bool = False, heads: tuple[str, ...] = (), **options: Any) -> Case:
-    kind = softmax.ForgetState if forget else softmax.KVState
+    kind = softmax.ForgetCache if forget else softmax.KVCache
 
     def draw(rng: np.random.Generator, M: int, N: int) -> tuple[Arrays, Any]:
         inputs = {

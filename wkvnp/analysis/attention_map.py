@@ -8,10 +8,11 @@ Letters: B batch, T time, H heads, V value width, C channels.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ _NUMBERS_AT_ONCE = 1 << 24
 def attention_matrix(
     mechanism: str | Callable[..., Any],
     *arrays: npt.ArrayLike,
-    kind: Literal["raw", "abs", "rownorm"] = "raw",
+    normalize: bool | None = None,
     rows: npt.ArrayLike | slice | None = None,
     **named: Any,
 ) -> Array:
@@ -43,8 +44,9 @@ def attention_matrix(
         Its name, or the function itself: ``"rwkv7"`` or ``wkvnp.rwkv7``.
     *arrays : array_like
         The arguments of that function, as one would call it.
-    kind : {"raw", "abs", "rownorm"}
-        The weights, which may be negative; their absolute values; or those divided by the sum of their row.
+    normalize : bool, optional
+        True divides the absolute values of the weights, which may be negative, by the sum of their row. A mechanism
+        that has an option of this name gets it instead: the rows of `linear_attention` sum to 1 by default.
     rows : index along T, optional
         Which tokens' weights to return; all by default. A slice or an array of positions.
 
@@ -55,13 +57,13 @@ def attention_matrix(
     -------
     A : ndarray, shape (B, H, T, T), or (B, C, T, T) where every channel has its own
         Without the axis of heads where there is one matrix for all, without B if the arrays have none. Of the dtype
-        in which the mechanism computes. A row of zeros stays zero under "rownorm". A token that writes R times has R
+        in which the mechanism computes. A row of zeros stays zero. A token that writes R times has R
         columns side by side.
 
     Raises
     ------
     ArgumentError
-        If the mechanism is unknown, `kind` or `rows` does not fit, packed sequences are given, or an argument is
+        If the mechanism is unknown, `rows` does not fit, packed sequences are given, or an argument is
         refused by the mechanism.
 
     Notes
@@ -92,21 +94,22 @@ def attention_matrix(
     name = mechanism if isinstance(mechanism, str) else getattr(mechanism, "__name__", repr(mechanism))
     if name not in NAMES:
         raise ArgumentError(f"attention_matrix: mechanism must be one of {', '.join(NAMES)}; got {name!r}")
-    if kind not in ("raw", "abs", "rownorm"):
-        raise ArgumentError(f"attention_matrix: kind must be 'raw', 'abs' or 'rownorm'; got {kind!r}")
     if named.get("cu_seqlens") is not None:
         raise ArgumentError("attention_matrix: cu_seqlens must be None; give one sequence, or a batch of equal ones")
     module = import_module(f"..mechanisms.{name}", __package__)
     spec, function = module.SPEC, getattr(module, name)
     if len(arrays) > len(spec.inputs):
         raise ArgumentError(f"attention_matrix: {name} takes {len(spec.inputs)} arrays; got {len(arrays)}")
+    if normalize is not None and "normalize" in inspect.signature(function).parameters:
+        named, normalize = named | {"normalize": normalize}, None
     given = dict(zip((i.name for i in spec.inputs), arrays, strict=False)) | named
     function(**given)  # refuses what does not fit, in its own words
     A = _raw(spec, function, given, rows)
-    if kind == "raw":
+    if not normalize:
         return A
     A = np.abs(A)
-    return A if kind == "abs" else A / np.maximum(A.sum(axis=-1, keepdims=True), np.finfo(A.dtype).tiny)
+    shares: Array = A / np.maximum(A.sum(axis=-1, keepdims=True), np.finfo(A.dtype).tiny)
+    return shares
 
 
 def _raw(spec: Spec, function: Callable[..., Any], given: dict[str, Any], rows: Any) -> Array:

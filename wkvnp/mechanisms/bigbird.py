@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from .._arguments import named
 from ..errors import ShapeError
-from ..kernels.softmax import KVState, Pattern, softmax
-from ._attention_blocks import seen
+from ..kernels.softmax import KVCache, Pattern, softmax
 from ._attention_options import refuse_state, scale_of, whole
 from ._spec import Input, Spec
+from .random_blocks import seen
 
 Array = npt.NDArray[Any]
 
@@ -24,9 +24,9 @@ _NAME = "bigbird"
 SPEC = Spec(
     name=_NAME,
     inputs=(Input("q", ("B T H K",)), Input("k", ("B T G K",)), Input("v", ("B T G V",))),
-    state_type=KVState,
+    state_type=KVCache,
     divides=(("G", "H"),),
-    variants=({}, {"block": 10, "window": 1, "random_blocks": ((-1,),) * 3 + ((1,), (2,), (3,), (4,), (2,))}),
+    variants=({}, {"block": 10, "window_blocks": 1, "random_blocks": ((-1,),) * 3 + ((1,), (2,), (3,), (4,), (2,))}),
 )
 
 
@@ -34,20 +34,20 @@ def packed(
     q: Array,
     k: Array,
     v: Array,
-    state: KVState | None,
+    state: KVCache | None,
     offsets: Array,
     *,
     block: int = 64,
-    window: int = 3,
+    window_blocks: int = 3,
     global_blocks: int = 1,
     random_blocks: Array | None = None,
     causal: bool = True,
     scale: float | None = None,
-) -> tuple[Array, KVState]:
+) -> tuple[Array, KVCache]:
     """Attend on arrays that need no check; `random_blocks` is (1 or H, Q, R)."""
     past = np.zeros(1, np.int64) if state is None else state.lengths
     first, blocks = int(past.min(initial=0)) // block, -(-int((past + np.diff(offsets)).max(initial=0)) // block)
-    always = seen(np.arange(first, max(first, blocks)), blocks, window, global_blocks, causal)
+    always = seen(np.arange(first, max(first, blocks)), blocks, window_blocks, global_blocks, causal)
     drawn = np.zeros((1, 0, 0), np.int64) if random_blocks is None else random_blocks[:, first:blocks]
     table = np.repeat(always[None].astype(np.uint8), len(drawn), axis=0)
     h, a, r = np.nonzero((drawn >= 0) & (drawn < blocks))
@@ -64,15 +64,15 @@ def bigbird(
     v: npt.ArrayLike,
     *,
     block: int = 64,
-    window: int = 3,
+    window_blocks: int = 3,
     global_blocks: int = 1,
     random_blocks: npt.ArrayLike | None = None,
     causal: bool = True,
     scale: float | None = None,
     reverse: bool = False,
     cu_seqlens: npt.ArrayLike | None = None,
-    state: KVState | None = None,
-) -> tuple[Array, KVState]:
+    state: KVCache | None = None,
+) -> tuple[Array, KVCache]:
     """Attend block by block to neighbours, to global blocks, and to some drawn at random.
 
     ``y_i = sum_j exp(s_ij) v_j / sum_j exp(s_ij)``, ``s_ij = scale q_i . k_j``, over the keys in blocks that the block
@@ -86,7 +86,7 @@ def bigbird(
         Key and value; G divides H, and head h of the queries reads head ``h // (H / G)``.
     block : int, default 64
         Tokens of a block; blocks count from the beginning of a sequence, the past in `state` included.
-    window : int, default 3
+    window_blocks : int, default 3
         Blocks in a row that see each other: those before and its own, or as many on each side if not `causal`.
     global_blocks : int, default 1
         How many of the first blocks see all and are seen by all.
@@ -102,7 +102,7 @@ def bigbird(
     Returns
     -------
     y : ndarray, shape (B, T, H, V)
-    state : KVState
+    state : KVCache
 
     Raises
     ------
@@ -125,14 +125,16 @@ def bigbird(
 
     >>> import numpy as np
     >>> zero, v = np.zeros((4, 1, 1)), np.array([[[8.0]], [[2.0]], [[4.0]], [[5.0]]])
-    >>> bigbird(zero, zero, v, block=1, window=1, random_blocks=[[-1], [-1], [-1], [1]])[0].ravel()
+    >>> bigbird(zero, zero, v, block=1, window_blocks=1, random_blocks=[[-1], [-1], [-1], [1]])[0].ravel()
     array([8., 5., 6., 5.])
     """
     refuse_state(_NAME, state, causal)
     call = SPEC.enter({"q": q, "k": k, "v": v}, state, cu_seqlens, reverse)
-    options: dict[str, Any] = {"block": whole(_NAME, "block", block), "window": whole(_NAME, "window", window)}
-    options |= {"global_blocks": whole(_NAME, "global_blocks", global_blocks, 0), "causal": bool(causal)}
-    options["scale"] = scale
+    options: dict[str, Any] = {
+        "block": whole(_NAME, "block", block),
+        "window_blocks": whole(_NAME, "window_blocks", window_blocks),
+    }
+    options |= {"causal": bool(causal), "scale": scale}
     if random_blocks is not None:
         drawn, H = np.asarray(random_blocks), call.arrays["q"].shape[1]
         drawn = drawn[None] if drawn.ndim == 2 else drawn

@@ -27,7 +27,7 @@ SPEC = Spec(
     ),
     state_axes="B H K V",
     divides=(("G", "H"),),
-    variants=({}, {"normalize": False, "scale": 0.7}),
+    variants=({}, {"qk_l2norm": False, "scale": 0.7}),
 )
 
 
@@ -39,11 +39,11 @@ def packed(
     state: Array | None,
     offsets: Array,
     *,
-    normalize: bool = True,
+    qk_l2norm: bool = True,
     scale: float | None = None,
 ) -> tuple[Array, Array]:
     """Run the recurrence on arrays that need no check, sequences behind each other with their `offsets`."""
-    q, k = queries_and_keys(q, k, normalize, scale)
+    q, k = queries_and_keys(q, k, qk_l2norm, scale)
     decay = np.zeros((1, v.shape[1], 1), v.dtype)
     return delta_rule(q, decay, k, v, beta, state, offsets)
 
@@ -55,7 +55,7 @@ def deltanet(
     v: npt.ArrayLike,
     beta: npt.ArrayLike,
     *,
-    normalize: bool = True,
+    qk_l2norm: bool = True,
     scale: float | None = None,
     reverse: bool = False,
     cu_seqlens: npt.ArrayLike | None = None,
@@ -74,7 +74,7 @@ def deltanet(
     beta : array_like, shape (B, T, H)
         Strength of writing: what stands at the key becomes (1 - beta) times itself plus beta times `v`. In [0, 1]; up
         to 2 where the model allows negative eigenvalues.
-    normalize : bool, default True
+    qk_l2norm : bool, default True
         Bring every query and key to length 1 (the square root of the sum of squares plus 1e-6).
     scale : float, optional
         Factor on the queries; K^-0.5 by default.
@@ -107,7 +107,7 @@ def deltanet(
     Heads of values may outnumber those of queries and keys: head h reads query and key h // (H / G).
 
     Stable for ``0 <= beta |k|^2 <= 2``. Longer keys make the state grow from token to token, up to infinity; nothing is
-    clipped. Hence `normalize` is the default, as it is in the published models; turn it off for keys that have their
+    clipped. Hence `qk_l2norm` is the default, as it is in the published models; turn it off for keys that have their
     length already.
 
     References
@@ -128,5 +128,5 @@ def deltanet(
     """
     values = {"q": q, "k": k, "v": v, "beta": beta}
     call = SPEC.enter(values, state, cu_seqlens, reverse)
-    y, final = packed(**call.arrays, state=call.state, offsets=call.offsets, normalize=normalize, scale=scale)
+    y, final = packed(**call.arrays, state=call.state, offsets=call.offsets, qk_l2norm=qk_l2norm, scale=scale)
     return call.leave(y, final)

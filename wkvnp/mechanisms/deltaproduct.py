@@ -30,7 +30,7 @@ SPEC = Spec(
     ),
     state_axes="B H K V",
     divides=(("G", "H"),),
-    variants=({}, {"normalize": False, "scale": 0.7}),
+    variants=({}, {"qk_l2norm": False, "scale": 0.7}),
 )
 
 
@@ -43,13 +43,13 @@ def packed(
     state: Array | None,
     offsets: Array,
     *,
-    normalize: bool = True,
+    qk_l2norm: bool = True,
     scale: float | None = None,
 ) -> tuple[Array, Array]:
     """Run the recurrence on arrays that need no check, sequences behind each other with their `offsets`."""
     M, R, G, K = k.shape
     H, V = v.shape[2:]
-    q, k = queries_and_keys(q, k, normalize, scale)
+    q, k = queries_and_keys(q, k, qk_l2norm, scale)
     asked = np.zeros((M, R, G, K), q.dtype)  # only the last step of a token is read
     asked[:, -1] = q
     decay = np.zeros((1 if log_decay is None else M * R, H, 1), v.dtype)  # and only its first one decays
@@ -69,7 +69,7 @@ def deltaproduct(
     beta: npt.ArrayLike,
     log_decay: npt.ArrayLike | None = None,
     *,
-    normalize: bool = True,
+    qk_l2norm: bool = True,
     scale: float | None = None,
     reverse: bool = False,
     cu_seqlens: npt.ArrayLike | None = None,
@@ -92,7 +92,7 @@ def deltaproduct(
         Strength of writing, in [0, 1]; up to 2 where the model allows negative eigenvalues.
     log_decay : array_like, shape (B, T, H), optional
         Natural logarithm of the decay per token, at most 0; none by default.
-    normalize : bool, default True
+    qk_l2norm : bool, default True
         Bring every query and key to length 1 (the square root of the sum of squares plus 1e-6).
     scale : float, optional
         Factor on the queries; K^-0.5 by default.
@@ -142,5 +142,5 @@ def deltaproduct(
     call = SPEC.enter(values, state, cu_seqlens, reverse)
     if call.arrays["k"].shape[1] == 0:
         raise ShapeError(f"deltaproduct: k must have at least one step a token (axis R); got {np.shape(k)}")
-    y, final = packed(**call.arrays, state=call.state, offsets=call.offsets, normalize=normalize, scale=scale)
+    y, final = packed(**call.arrays, state=call.state, offsets=call.offsets, qk_l2norm=qk_l2norm, scale=scale)
     return call.leave(y, final)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .._arguments import named
 from ..errors import ArgumentError
-from ..kernels.softmax import ForgetState, KVState, softmax
+from ..kernels.softmax import ForgetCache, KVCache, softmax
 from ._attention_options import scale_of
 from ._spec import Input, Spec
 
@@ -27,7 +27,7 @@ SPEC = Spec(
         Input("v", ("B T G V",)),
         Input("log_forget", ("B T H",), "log_decay"),
     ),
-    state_type=ForgetState,
+    state_type=ForgetCache,
     divides=(("G", "H"),),
 )
 
@@ -37,11 +37,11 @@ def packed(
     k: Array,
     v: Array,
     log_forget: Array,
-    state: ForgetState | None,
+    state: ForgetCache | None,
     offsets: Array,
     *,
     scale: float | None = None,
-) -> tuple[Array, KVState]:
+) -> tuple[Array, KVCache]:
     """Attend on arrays that need no check, sequences behind each other with their `offsets`."""
     factor = scale_of(_NAME, scale, q.shape[2])
     y, _, final = softmax(q, k, v, state, offsets, scale=factor, log_forget=log_forget)
@@ -58,8 +58,8 @@ def forgetting_attention(
     scale: float | None = None,
     reverse: bool = False,
     cu_seqlens: npt.ArrayLike | None = None,
-    state: ForgetState | None = None,
-) -> tuple[Array, ForgetState]:
+    state: ForgetCache | None = None,
+) -> tuple[Array, ForgetCache]:
     """Attend to a past that fades by a gate of each token.
 
     ``y_i = sum_j exp(s_ij) v_j / sum_j exp(s_ij)`` over ``j <= i``, with
@@ -82,14 +82,14 @@ def forgetting_attention(
         Walk every sequence from its end to its beginning.
     cu_seqlens : array_like of int, shape (N + 1,), optional
         Offsets of N sequences packed along T, with B = 1.
-    state : ForgetState, optional
+    state : ForgetCache, optional
         What an earlier call returned: its keys, values and sums of gates. It is not changed.
 
     Returns
     -------
     y : ndarray, shape (B, T, H, V)
         Of the dtype of the inputs.
-    state : ForgetState
+    state : ForgetCache
         Keys and values so far, float32, or float64 if the inputs are; the sums of gates are float64. With `cu_seqlens`
         it is of N sequences.
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arguments import named
-from ..kernels.softmax import KVState, Pattern, softmax
+from ..kernels.softmax import KVCache, Pattern, softmax
 from ._attention_options import refuse_state, scale_of, whole
 from ._spec import Input, Spec
 
@@ -22,7 +22,7 @@ _NAME = "longformer"
 SPEC = Spec(
     name=_NAME,
     inputs=(Input("q", ("B T H K",)), Input("k", ("B T G K",)), Input("v", ("B T G V",))),
-    state_type=KVState,
+    state_type=KVCache,
     divides=(("G", "H"),),
     variants=({"window": 4}, {"window": 3, "global_tokens": (1, 5, 62)}),
 )
@@ -32,14 +32,14 @@ def packed(
     q: Array,
     k: Array,
     v: Array,
-    state: KVState | None,
+    state: KVCache | None,
     offsets: Array,
     *,
     window: int = 512,
     global_tokens: Sequence[int] = (),
     causal: bool = True,
     scale: float | None = None,
-) -> tuple[Array, KVState]:
+) -> tuple[Array, KVCache]:
     """Attend on arrays that need no check, sequences behind each other with their `offsets`."""
     flags = np.zeros(max(global_tokens, default=-1) + 1, np.uint8)
     flags[list(global_tokens)] = 1
@@ -60,8 +60,8 @@ def longformer(
     scale: float | None = None,
     reverse: bool = False,
     cu_seqlens: npt.ArrayLike | None = None,
-    state: KVState | None = None,
-) -> tuple[Array, KVState]:
+    state: KVCache | None = None,
+) -> tuple[Array, KVCache]:
     """Attend to the tokens near by and to a few global ones.
 
     ``y_i = sum_j exp(s_ij) v_j / sum_j exp(s_ij)``, ``s_ij = scale q_i . k_j``, over the keys with
@@ -87,14 +87,14 @@ def longformer(
         Walk every sequence from its end to its beginning; positions then count from the end.
     cu_seqlens : array_like of int, shape (N + 1,), optional
         Offsets of N sequences packed along T, with B = 1.
-    state : KVState, optional
+    state : KVCache, optional
         What an earlier call returned: its keys and values. It is not changed.
 
     Returns
     -------
     y : ndarray, shape (B, T, H, V)
         Of the dtype of the inputs.
-    state : KVState
+    state : KVCache
         Keys and values so far, float32, or float64 if the inputs are. With `cu_seqlens` it is of N sequences.
 
     Raises

@@ -33,9 +33,9 @@ SPEC = Spec(
     name="rwkv4",
     inputs=(
         Input("log_decay", ("C",), "log_decay"),
-        Input("u", ("C",)),
         Input("k", ("B T C",)),
         Input("v", ("B T C",)),
+        Input("u", ("C",)),
     ),
     state_type=WKVState,
     state_parts=(
@@ -47,7 +47,7 @@ SPEC = Spec(
 
 
 def packed(
-    log_decay: Array, u: Array, k: Array, v: Array, state: WKVState | None, offsets: Array
+    log_decay: Array, k: Array, v: Array, u: Array, state: WKVState | None, offsets: Array
 ) -> tuple[Array, WKVState]:
     """Run the recurrence on arrays that need no check, sequences behind each other with their `offsets`."""
     y, final = wkv(log_decay, u, k, v, state, offsets)
@@ -57,9 +57,9 @@ def packed(
 @named
 def rwkv4(
     log_decay: npt.ArrayLike,
-    u: npt.ArrayLike,
     k: npt.ArrayLike,
     v: npt.ArrayLike,
+    u: npt.ArrayLike,
     *,
     reverse: bool = False,
     cu_seqlens: npt.ArrayLike | None = None,
@@ -74,12 +74,12 @@ def rwkv4(
     ----------
     log_decay : array_like, shape (C,)
         Natural logarithm of the decay per token, at most 0: -exp(time_decay) in the model.
-    u : array_like, shape (C,)
-        Logarithm of the bonus of the current token: time_first in the model.
     k : array_like, shape (B, T, C)
         Key: the logarithm of a token's weight; any size, nothing overflows.
     v : array_like, shape (B, T, C)
         Value.
+    u : array_like, shape (C,)
+        Logarithm of the bonus of the current token: time_first in the model.
     reverse : bool, default False
         Walk every sequence from its end to its beginning.
     cu_seqlens : array_like of int, shape (N + 1,), optional
@@ -114,9 +114,9 @@ def rwkv4(
     Examples
     --------
     >>> import numpy as np
-    >>> y, state = rwkv4([np.log(0.5)], [0.0], np.zeros((3, 1)), np.array([[1.0], [2.0], [6.0]]))
+    >>> y, state = rwkv4([np.log(0.5)], np.zeros((3, 1)), np.array([[1.0], [2.0], [6.0]]), [0.0])
     >>> y.ravel()
     array([1. , 1.5, 3.4])
     """
-    call = SPEC.enter({"log_decay": log_decay, "u": u, "k": k, "v": v}, state, cu_seqlens, reverse)
+    call = SPEC.enter({"log_decay": log_decay, "k": k, "v": v, "u": u}, state, cu_seqlens, reverse)
     return call.leave(*packed(**call.arrays, state=call.state, offsets=call.offsets))

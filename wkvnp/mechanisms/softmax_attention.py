@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from .._arguments import named
 from ..errors import ShapeError
-from ..kernels.softmax import KVState, softmax
+from ..kernels.softmax import KVCache, softmax
 from ._attention_options import crossing, positive, refuse_state, scale_of, whole
 from ._spec import Input, Spec
 
 Array = npt.NDArray[Any]
-__all__ = ["SPEC", "KVState", "packed", "softmax_attention"]
+__all__ = ["SPEC", "KVCache", "packed", "softmax_attention"]
 _NAME = "softmax_attention"
 SPEC = Spec(
     name=_NAME,
@@ -27,7 +27,7 @@ SPEC = Spec(
         Input("slopes", ("H",), "positive", optional=True),
         Input("sinks", ("H",), optional=True),
     ),
-    state_type=KVState,
+    state_type=KVCache,
     divides=(("G", "H"),),
     variants=({}, {"window": 4}, {"softcap": 1.5, "scale": 2.0}),
 )
@@ -40,7 +40,7 @@ def packed(
     v: Array,
     slopes: Array | None,
     sinks: Array | None,
-    state: KVState | None,
+    state: KVCache | None,
     offsets: Array,
     *,
     causal: bool = True,
@@ -48,7 +48,7 @@ def packed(
     softcap: float | None = None,
     scale: float | None = None,
     key_offsets: Array | None = None,
-) -> tuple[Array, KVState]:
+) -> tuple[Array, KVCache]:
     """Attend on arrays that need no check, sequences behind each other with their `offsets`."""
     options: dict[str, Any] = {"causal": causal, "window": window, "cap": softcap, "slopes": slopes, "sinks": sinks}
     options |= {"scale": scale_of(_NAME, scale, q.shape[2]), "key_offsets": key_offsets}
@@ -69,8 +69,8 @@ def softmax_attention(
     scale: float | None = None,
     reverse: bool = False,
     cu_seqlens: npt.ArrayLike | None = None,
-    state: KVState | None = None,
-) -> tuple[Array, KVState]:
+    state: KVCache | None = None,
+) -> tuple[Array, KVCache]:
     """Return a mean of the values, weighed by how well their keys fit the query.
 
     ``y_i = sum_j exp(s_ij) v_j / sum_j exp(s_ij)`` over the keys that token i may see, with ``s_ij = scale q_i . k_j``,
@@ -99,14 +99,14 @@ def softmax_attention(
         Walk every sequence from its end to its beginning.
     cu_seqlens : array_like of int, shape (N + 1,), optional
         Offsets of N sequences packed along T, with B = 1.
-    state : KVState, optional
+    state : KVCache, optional
         What an earlier call returned. It is not changed.
 
     Returns
     -------
     y : ndarray, shape (B, T, H, V)
         Of the dtype of the inputs; zeros where a token sees no key.
-    state : KVState
+    state : KVCache
         Keys and values so far, float32, or float64 if the inputs are; of N sequences with `cu_seqlens`.
 
     Raises
@@ -132,7 +132,7 @@ def softmax_attention(
     >>> q, k = np.array([[[0.0]], [[1.0]]]), np.array([[[1.0]], [[1 + np.log(3)]]])
     >>> y, state = softmax_attention(q, k, np.array([[[4.0]], [[8.0]]]))
     >>> y.ravel(), state
-    (array([4., 7.]), KVState(1 sequence, lengths 2; 1 heads of 1 and 1))
+    (array([4., 7.]), KVCache(1 sequence, lengths 2; 1 heads of 1 and 1))
     """
     refuse_state(_NAME, state, causal)
     near = None if window is None else whole(_NAME, "window", window)

@@ -23,7 +23,7 @@ from .._dtypes import dtype_name
 from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Matrix, bind, declare
 from ..errors import CheckpointError
-from ..kernels.softmax import KVState
+from ..kernels.softmax import KVCache
 from ..operations import AttentionState, Operations, Product, SoftmaxAttention, Value
 from .mamba_layer import convolution, product_with
 from .network import Network, rms_network, vector
@@ -156,7 +156,7 @@ class AttentionMixer:
     def start(self, batch: int) -> AttentionState:
         """Return an empty past."""
         c = self._config
-        kv = KVState.empty(batch, c.n_group, c.head_size, c.head_size, self._dtype)
+        kv = KVCache.empty(batch, c.n_group, c.head_size, c.head_size, self._dtype)
         return AttentionState(kv, np.zeros(batch, np.int64))
 
     def __call__(self, o: Operations, x: Value, z: Value) -> Value:

@@ -1,7 +1,7 @@
 """What a model carries from one call to the next.
 
 A layer's state is a dataclass or a tuple of arrays with the batch axis first; the keys and values of an attention layer
-are a `KVState` in it.
+are a `KVCache` in it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..checkpoints import open_checkpoint, save_safetensors
 from ..errors import CheckpointError, StateError
 
 if TYPE_CHECKING:
-    from ..mechanisms.softmax_attention import KVState
+    from ..mechanisms.softmax_attention import KVCache
     from .language_model import Model
 
 Array = npt.NDArray[Any]
@@ -191,7 +191,7 @@ def _fitting(what: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[An
     return array
 
 
-def _restored_past(what: str, parts: dict[str, Array], empty: KVState, batch: int) -> KVState:
+def _restored_past(what: str, parts: dict[str, Array], empty: KVCache, batch: int) -> KVCache:
     """Return the keys and values of `batch` sequences."""
     lengths = _fitting(f"{what}.lengths", parts["lengths"], (batch,), np.dtype(np.int64))
     longest = int(lengths.max(initial=0))

@@ -25,7 +25,7 @@ from ..checkpoints import LazyTensor
 from ..checkpoints.naming import Array, Linear, Matrix, bind, declare
 from ..checkpoints.tensors import quoted
 from ..errors import CheckpointError
-from ..kernels.softmax import KVState
+from ..kernels.softmax import KVCache
 from ..operations import AttentionState, Operations, Product, SoftmaxAttention, Value
 from .network import Network, rms_network, vector
 from .rotary_scaling import rotation_of
@@ -112,7 +112,7 @@ class AttentionLayer:
     def start(self, batch: int) -> AttentionState:
         """Return an empty past."""
         c = self._config
-        kv = KVState.empty(batch, c.n_group, c.head_size, c.head_size, self._dtype)
+        kv = KVCache.empty(batch, c.n_group, c.head_size, c.head_size, self._dtype)
         return AttentionState(kv, np.zeros(batch, np.int64))
 
     def __call__(self, o: Operations, x: Value, v_first: Value) -> tuple[Value, Value]:

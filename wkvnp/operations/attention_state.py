@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ..kernels.softmax import KVState
+from ..kernels.softmax import KVCache
 
 Array = npt.NDArray[Any]
 
@@ -18,11 +18,11 @@ class AttentionState:
 
     Attributes
     ----------
-    kv : KVState
+    kv : KVCache
         Keys, after their rotation, and values; of a layer with a window only those that can still be seen.
     seen : ndarray of int64, shape (B,)
         Tokens so far: the position of the next.
     """
 
-    kv: KVState
+    kv: KVCache
     seen: Array

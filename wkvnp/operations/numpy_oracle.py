@@ -20,7 +20,7 @@ from ..kernels.convolution.oracle import short_convolution
 from ..kernels.delta.oracle import delta_rule, dplr
 from ..kernels.linear.oracle import linear
 from ..kernels.selective.oracle import selective
-from ..kernels.softmax import KVState
+from ..kernels.softmax import KVCache
 from ..kernels.softmax.oracle import softmax
 from ..kernels.wkv.oracle import wkv
 from .interface import Array, LowRank, Mixes, Operations, Product, SoftmaxAttention
@@ -189,7 +189,7 @@ class Oracle(Operations):
         keys, values = (
             np.stack([np.pad(pair[j], [(0, longest - len(pair[j])), (0, 0), (0, 0)]) for pair in kept]) for j in (0, 1)
         )
-        kv = KVState.of(keys, values, [len(keys) for keys, _ in kept])
+        kv = KVCache.of(keys, values, [len(keys) for keys, _ in kept])
         self._after["kv"] = kv if how.window is None else kv.within(how.window)
         return self._named("y", y.reshape(len(y), -1))
 

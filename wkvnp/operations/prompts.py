@@ -103,7 +103,7 @@ class Prompts(Operations):
         return [self._named(name, part) for name, part in zip(sizes, parts, strict=True)]
 
     def wkv(self, r: Array, k: Array, v: Array, log_decay: Array, u: Array, cell: str) -> Array:
-        y, self._after[cell] = rwkv4(log_decay, u, k, v, state=getattr(self._state, cell), offsets=self._offsets)
+        y, self._after[cell] = rwkv4(log_decay, k, v, u, state=getattr(self._state, cell), offsets=self._offsets)
         return self._named("y", r * y)
 
     def gated_linear(

@@ -16,6 +16,8 @@ from .._dtypes import narrow
 from .._shapes import as_floats, check_axes, compute_dtype, contiguous
 from ..errors import ArgumentError, ShapeError
 
+__all__ = ["Gate", "Load", "expert_load", "top_k_gate"]
+
 Array = npt.NDArray[Any]
 
 

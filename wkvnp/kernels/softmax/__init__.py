@@ -1,7 +1,7 @@
 """Softmax attention over stored keys and values, summed block by block and never as a matrix.
 
 ``y_i = sum_j exp(s_ij) v_j / sum_j exp(s_ij)`` with ``s_ij = scale q_i . k_j`` and what is added to it: nothing for
-a key that may be seen, minus infinity for any other. The state is the keys and values of the past (`KVState`).
+a key that may be seen, minus infinity for any other. The state is the keys and values of the past (`KVCache`).
 
 Letters: M tokens of N packed sequences, H heads of queries, G groups (heads of keys and values), K key width, V value
 width.
@@ -20,11 +20,11 @@ from ..._shapes import work_windows
 from . import cpu
 from .mask import KEYS
 from .scores import ROWS
-from .state import ForgetState, KVState
+from .state import ForgetCache, KVCache
 
 Array = npt.NDArray[Any]
 
-__all__ = ["ForgetState", "KVState", "Pattern", "softmax"]
+__all__ = ["ForgetCache", "KVCache", "Pattern", "softmax"]
 
 _UNLIMITED = 1 << 40
 
@@ -46,7 +46,7 @@ def softmax(
     q: Array,
     k: Array,
     v: Array,
-    state: KVState | None,
+    state: KVCache | None,
     offsets: Array,
     *,
     scale: float,
@@ -58,7 +58,7 @@ def softmax(
     log_forget: Array | None = None,
     pattern: Pattern | None = None,
     key_offsets: Array | None = None,
-) -> tuple[Array, Array, KVState]:
+) -> tuple[Array, Array, KVCache]:
     """Attend over the past and the given tokens of packed sequences.
 
     Parameters
@@ -66,8 +66,8 @@ def softmax(
     q : ndarray (M, H, K)
     k : ndarray (M, G, K)
     v : ndarray (M, G, V)
-    state : KVState or None
-        Not changed; a ForgetState if there is `log_forget`.
+    state : KVCache or None
+        Not changed; a ForgetCache if there is `log_forget`.
     offsets : ndarray of int64 (N + 1,)
     scale : float
         Factor on the scores.
@@ -94,7 +94,7 @@ def softmax(
         Zeros where a query sees no key.
     lse : ndarray (M, H)
         Logarithm of the denominator; minus infinity where a query sees no key.
-    state : KVState
+    state : KVCache
 
     Notes
     -----
@@ -104,11 +104,11 @@ def softmax(
     (M, H, K), (G, V), N = q.shape, v.shape[1:], offsets.size - 1
     behind = offsets if key_offsets is None else key_offsets
     if state is None:
-        kind = KVState if log_forget is None else ForgetState
+        kind = KVCache if log_forget is None else ForgetCache
         state = kind.empty(N, G, K, V, v.dtype, 0 if log_forget is None else H)
     gates = None
     if log_forget is not None:
-        assert isinstance(state, ForgetState)
+        assert isinstance(state, ForgetCache)
         gates = _running(log_forget, state.gate, behind)
     final = state.extended(k, v, behind, gates)
     y, lse = np.empty((M, H, V), v.dtype), np.empty((M, H), v.dtype)

@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 
 
 class KVParts(NamedTuple):
-    """A `KVState` as plain arrays: k (B, S, G, K), v (B, S, G, V), lengths (B,); zeros behind each length."""
+    """A `KVCache` as plain arrays: k (B, S, G, K), v (B, S, G, V), lengths (B,); zeros behind each length."""
 
     k: Array
     v: Array
@@ -37,7 +37,7 @@ class KVParts(NamedTuple):
 
 
 class ForgetParts(NamedTuple):
-    """A `ForgetState` as plain arrays: as `KVParts`, and the sums of the log gates so far (B, S, H), float64."""
+    """A `ForgetCache` as plain arrays: as `KVParts`, and the sums of the log gates so far (B, S, H), float64."""
 
     k: Array
     v: Array
@@ -63,7 +63,7 @@ class _Store:
         self.lock = threading.Lock()
 
 
-class KVState:
+class KVCache:
     """Keys and values of the past of some sequences, of the same or of different lengths.
 
     A state never changes. ``state[i:j]`` and ``state[[0, 2]]`` are states of some of the sequences, ``state[n]`` that
@@ -72,9 +72,9 @@ class KVState:
     Examples
     --------
     >>> import numpy as np
-    >>> state = KVState.of(np.ones((2, 5, 3, 8)), np.ones((2, 5, 3, 4)), lengths=[5, 2])
+    >>> state = KVCache.of(np.ones((2, 5, 3, 8)), np.ones((2, 5, 3, 4)), lengths=[5, 2])
     >>> state
-    KVState(2 sequences, lengths 5, 2; 3 heads of 8 and 4)
+    KVCache(2 sequences, lengths 5, 2; 3 heads of 8 and 4)
     >>> state[1].parts().k.shape
     (2, 3, 8)
     """
@@ -111,7 +111,7 @@ class KVState:
         lengths : array_like of int, shape (B,), or (), optional
             How many of the S tokens each sequence has; all by default.
         gates : array_like, shape (B, S, H), or (S, H)
-            For a `ForgetState` only: the sums of the log gates up to each token.
+            For a `ForgetCache` only: the sums of the log gates up to each token.
         """
         name, sizes = cls.__name__, dict[str, tuple[int, str]]()
         given = {"k": k, "v": v} | ({} if gates is None else {"gates": gates})
@@ -239,7 +239,7 @@ class KVState:
 
     def __getitem__(self, index: Any) -> Self:
         if self._single:
-            raise ShapeError("KVState: this is the state of one sequence, which has no batch axis")
+            raise ShapeError("KVCache: this is the state of one sequence, which has no batch axis")
         single = isinstance(index, (int, np.integer))
         chosen = [int(index)] if single else index
         return type(self)(self._store, self._rows[chosen], self._lengths[chosen], single, self._gone[chosen])
@@ -271,7 +271,7 @@ class KVState:
         """Return the state as it was when the sequences had so many tokens, at most as many as now."""
         fewer = np.broadcast_to(np.asarray(lengths, np.int64), self._lengths.shape)
         if (fewer < 0).any() or (fewer > self._lengths).any():
-            raise ArgumentError(f"KVState: lengths must be from 0 to {self._lengths.tolist()}; got {fewer.tolist()}")
+            raise ArgumentError(f"KVCache: lengths must be from 0 to {self._lengths.tolist()}; got {fewer.tolist()}")
         return type(self)(self._store, self._rows, fewer.copy(), self._single, self._gone)
 
     def within(self, window: int) -> Self:
@@ -288,7 +288,7 @@ class KVState:
     def join(cls, states: Sequence[Self]) -> Self:
         """Return one state for the sequences of all `states`, in order."""
         if not states:
-            raise ArgumentError("KVState: join needs at least one state; got none")
+            raise ArgumentError("KVCache: join needs at least one state; got none")
         pieces = list(itertools.chain.from_iterable(state._pieces() for state in states))
         lengths = np.concatenate([state._lengths for state in states])
         return cls._packed(lengths, *(np.concatenate(parts) for parts in zip(states[0]._none(), *pieces, strict=True)))
@@ -321,10 +321,10 @@ class KVState:
         return state._as(False).astype(dtype)
 
 
-class ForgetState(KVState):
-    """A `KVState` that also has, for every token and head, the sum of the log gates up to it."""
+class ForgetCache(KVCache):
+    """A `KVCache` that also has, for every token and head, the sum of the log gates up to it."""
 
-    _AXES: ClassVar[tuple[tuple[str, str], ...]] = (*KVState._AXES, ("gates", "H"))
+    _AXES: ClassVar[tuple[tuple[str, str], ...]] = (*KVCache._AXES, ("gates", "H"))
 
     def _named(self, k: Array, v: Array, lengths: Array, gates: Array) -> KVParts | ForgetParts:
         return ForgetParts(k, v, lengths, gates)

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from .._arguments import generator_of, named
 from ._attention_options import whole
 
+__all__ = ["draw_random_blocks"]
+
 Array = npt.NDArray[Any]
 
 
@@ -26,7 +28,7 @@ def draw_random_blocks(
     blocks: int,
     count: int,
     *,
-    window: int = 3,
+    window_blocks: int = 3,
     global_blocks: int = 1,
     causal: bool = True,
 ) -> Array:
@@ -40,7 +42,7 @@ def draw_random_blocks(
         Blocks of a sequence: its length over the tokens of a block, rounded up.
     count : int
         How many blocks to draw for each.
-    window, global_blocks, causal : int, int and bool
+    window_blocks, global_blocks, causal : int, int and bool
         As they will be given to `bigbird`.
 
     Returns
@@ -65,7 +67,7 @@ def draw_random_blocks(
     name = "draw_random_blocks"
     blocks, count = whole(name, "blocks", blocks, 0), whole(name, "count", count, 0)
     rng = generator_of(name, rng, optional=False)
-    anyway = seen(np.arange(blocks), blocks, whole(name, "window", window), global_blocks, causal)
+    anyway = seen(np.arange(blocks), blocks, whole(name, "window_blocks", window_blocks), global_blocks, causal)
     table = np.full((blocks, count), -1, np.int64)
     for a in range(blocks):
         drawn = rng.permutation(np.flatnonzero(~anyway[a, : a + 1 if causal else blocks]))[:count]
