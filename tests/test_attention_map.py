@@ -74,7 +74,7 @@ def test_worked_examples_by_hand() -> None:
     A = wkvnp.attention_matrix("rwkv7", q, w, k, v, a, b)
     np.testing.assert_allclose(A, [[[1, 0, 0], [-0.31, 0, 0], [0.0025, 2, 1]]], atol=1e-15)
     k4, v4 = np.log([[1.0], [2.0], [1.0]]), np.array([[1.0], [2.0], [3.0]])
-    A = wkvnp.attention_matrix("rwkv4", [-np.log(2)], [0.0], k4, v4)
+    A = wkvnp.attention_matrix("rwkv4", [-np.log(2)], k4, v4, [0.0])
     np.testing.assert_allclose(A, [[[1, 0, 0], [1 / 3, 2 / 3, 0], [1 / 7, 4 / 7, 2 / 7]]], atol=1e-15)
 
 

@@ -22,7 +22,7 @@ BETA = np.array([1, 0.5, 0.5])[:, None]
 W = np.array([[0.5, 0.25], [0.5, 0.25], [1, 0.5]])[:, None]
 A = np.array([[-1, 0], [-0.6, -0.8], [0, -1]])[:, None]
 B = np.array([[0.5, 0], [0.3, 0.4], [0, 0.25]])[:, None]
-PLAIN: Any = {"normalize": False, "scale": 1}
+PLAIN: Any = {"qk_l2norm": False, "scale": 1}
 
 
 def close(actual: np.ndarray, wanted: Any, error: float = 1e-12) -> None:

@@ -211,7 +211,11 @@ def speaks_for_itself(thing: object) -> bool:
     """Whether a public name needs no example: exceptions, protocols, and records that a documented function returns."""
     if not inspect.isclass(thing):
         return False
-    return issubclass(thing, Exception) or getattr(thing, "_is_protocol", False) or dataclasses.is_dataclass(thing)
+    return (
+        issubclass(thing, (Exception, tuple))
+        or getattr(thing, "_is_protocol", False)
+        or dataclasses.is_dataclass(thing)
+    )
 
 
 @pytest.mark.parametrize("room", PUBLIC_ROOMS)

@@ -18,7 +18,6 @@ from ..errors import ArgumentError, ShapeError
 from ..primitives.feature_maps import favor_exponents
 
 __all__ = ["favor_features", "favor_matrix", "favor_relative_std"]
-
 Array = npt.NDArray[Any]
 Kind = Literal["orthogonal", "iid", "hyperbolic", "regularised"]
 
