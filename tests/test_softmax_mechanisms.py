@@ -448,7 +448,7 @@ def test_blocks_that_are_not_seen_are_not_read() -> None:
     k[128:1024] = np.nan
     v[128:1024] = np.inf
     for y, _ in (
-        wkvnp.bigbird(q, k, v, window=2),
+        wkvnp.bigbird(q, k, v, window_blocks=2),
         wkvnp.longformer(q, k, v, window=64, global_tokens=range(64)),
         wkvnp.softmax_attention(q, k, v, window=64),
     ):

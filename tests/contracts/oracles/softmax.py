@@ -42,7 +42,7 @@ def longformer(x: Arrays, state: Any, options: dict[str, Any]) -> tuple[np.ndarr
 
 def bigbird(x: Arrays, state: Any, options: dict[str, Any]) -> tuple[np.ndarray, Any]:
     i, j = (position // options.get("block", 64) for position in positions(x, state))
-    window, first = options.get("window", 3), options.get("global_blocks", 1)
+    window, first = options.get("window_blocks", 3), options.get("global_blocks", 1)
     near = (i - j < window) & (j <= i) if options.get("causal", True) else abs(i - j) <= window // 2
     tables = np.array(options.get("random_blocks", np.zeros((0, 1))), int)
     shown = []
