@@ -9,7 +9,7 @@ Arrays = dict[str, np.ndarray]
 
 def lengthened(x: np.ndarray, options: dict[str, Any]) -> np.ndarray:
     x = np.float64(x)
-    return x / np.sqrt((x**2).sum(-1, keepdims=True) + 1e-6) if options.get("normalize", True) else x
+    return x / np.sqrt((x**2).sum(-1, keepdims=True) + 1e-6) if options.get("qk_l2norm", True) else x
 
 
 def walk(x: Arrays, decay: np.ndarray, state: Any, options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
