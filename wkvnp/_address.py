@@ -1,7 +1,7 @@
 # mypy: allow-untyped-defs
-"""Memory by its address, and counters that threads share, for loops that are told where things stand.
+"""Memory by its address, and counters that threads share, for compiled loops.
 
-Whoever tells keeps alive what stands there. Nothing here but `ask` has a meaning outside compiled code.
+The caller must keep the memory alive. Nothing here but `ask` has a meaning outside compiled code.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ or unwritable cache is an error in every later run. Here:
   has a folder of its own, and the newest few are kept;
 - inside it a file is named by the hash of everything else that machine code depends on: the function and the constants
   it can see, argument types, compiler options, processor, Numba's environment variables;
-- a file holds its own SHA-256, checked before unpickling. Whatever goes wrong, the file is deleted and the kernel is
+- a file holds its own SHA-256, checked before unpickling. After any failure the file is deleted and the kernel is
   compiled: a call never fails because of the cache;
 - pickles run code when they are read, so a folder is used only if it belongs to this user (or to root) and nobody else
   may write to it.

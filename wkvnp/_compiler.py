@@ -54,7 +54,7 @@ class _WithoutEnvironment:
 
 
 class _Entry:
-    """What stands for a part where Numba wants something that can be called: the Python that it is written in."""
+    """What represents a part where Numba wants something that can be called: the Python that it is written in."""
 
     def __init__(self, function: FunctionType) -> None:
         self._function = function

@@ -26,7 +26,7 @@ FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 KINDS = {name: number for number, name in enumerate(("float32", "bfloat16", "float16", "int8", "int4"))}
-"""The numbers by which compiled loops know what stands at an address."""
+"""The numbers by which compiled loops know the dtype at an address."""
 
 
 def dtype_name(dtype: npt.DTypeLike) -> str:

@@ -2,7 +2,7 @@
 """The inner loops of a product of large matrices: a tile of the result in registers, and blocks turned on their side.
 
 Every number of a tile is one chain of fused multiply-adds in the order of the summed index, which no option of the
-compiler may change: it has the same bits wherever in a product it stands. All places are addresses.
+compiler may change: it has the same bits at every place of a product. All operands are addresses.
 """
 
 from __future__ import annotations

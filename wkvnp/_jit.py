@@ -113,7 +113,7 @@ class Kernel:
                 (self._parallel or self._compile(parallel=True))(*arguments)
 
     def sized(self, steps: int) -> Callable[..., None]:
-        """Return the way to run work of so many elementary steps: shared, or `serial` if it is too small for that."""
+        """Return how to run work of `steps` elementary steps: shared, or `serial` if it is too small for that."""
         run = self.serial if steps <= SMALL else self
         return functools.partial(self._after_compiling_both, run) if compiling.any_size else run
 
@@ -154,7 +154,7 @@ class Compiling:
     seconds : float
         What compiling took.
     any_size : bool
-        A warm-up: whatever is called is compiled for small work and for large.
+        A warm-up: all that is called is compiled for small work and for large.
     quiet : bool
         The remark is made, or not wanted.
     """

@@ -6,7 +6,7 @@ rest of that. Products of parts are exact in float32, and those of a number's sm
 are too small to count; so a product of float32 matrices is six of bfloat16 matrices, and still faster than sixteen
 numbers at a time. The unit takes parts below 1e-38 for zero, and what is infinite gives NaN, because it has no rest.
 
-Parts of numbers stand in tiles of 16 rows of 64 bytes: of the first matrix 32 terms in a row; of the second matrix, and
+Parts of numbers are in tiles of 16 rows of 64 bytes: of the first matrix 32 terms in a row; of the second matrix, and
 of nothing else, 16 columns in a row, each with two terms that follow one another. All places are addresses.
 """
 
@@ -31,7 +31,11 @@ TILE = 1024
 """Bytes of a tile."""
 PARTS = 3
 """Parts of a float32 number."""
-_MEETINGS = {1: 3, 2: 5, 3: 6}  # of the pairs below, those that happen if the first number has so many parts
+_MEETINGS = {
+    1: 3,
+    2: 5,
+    3: 6,
+}  # of the pairs below, those computed, by the number of parts of the first number
 _PAIRS = [(0, 2), (0, 1), (0, 0), (1, 0), (1, 1), (2, 0)]  # parts that meet: small ones first, a change at a time
 _ASK, _TILE_DATA, _ARCH_PRCTL = 0x1023, 18, 158  # Linux: a process asks once whether it may keep tiles
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -71,7 +75,7 @@ def _plus(builder: Any, place: Any, count: int) -> Any:
 
 
 def begin_tiles(shapes: Sequence[tuple[int, int]] = ((16, 64),) * 8) -> Any:
-    """Return the intrinsic that makes the unit ready, until `end_tiles`, for tiles of so many rows and bytes."""
+    """Return the intrinsic that makes the unit ready, until `end_tiles`, for tiles of given rows and bytes."""
 
     @intrinsic
     def begin(typing):
@@ -154,7 +158,7 @@ _NEAREST = ir.FunctionType(ir.VectorType(_BFloat(), 2 * _LANES), [_FLOATS, _FLOA
 
 
 def _parts(builder: Any, x: Any, y: Any, count: int) -> list[Any]:
-    """Return so many parts of 16 numbers, and of 16 more, as vectors of 32 numbers of 16 bits."""
+    """Return `count` parts of 16 numbers, and of 16 more, as vectors of 32 numbers of 16 bits."""
     nearest = cgutils.get_or_insert_function(builder.module, _NEAREST, "llvm.x86.avx512bf16.cvtne2ps2bf16.512")
     found = [builder.bitcast(builder.call(nearest, [y, x]), _SHORT)]
     while len(found) < count:
@@ -180,7 +184,7 @@ def _vector(builder: Any, place: Any) -> Any:
 
 @functools.cache
 def write_parts(parts: int) -> Any:
-    """Return the intrinsic that writes the parts of 32 float32 numbers as rows of so many tiles.
+    """Return the intrinsic that writes the parts of 32 float32 numbers as rows of several tiles.
 
     It is called with the address of the numbers, the address of the first row, and the bytes from part to part.
     """

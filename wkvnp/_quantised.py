@@ -4,7 +4,7 @@ A weight is its code times the scale of its group, exactly so in float32. Scales
 float32, so that no group is too small or too large for them, and their rounding is made good by the codes, which are
 chosen after it.
 
-In memory 16 outputs stand side by side, as the lanes of a vector: of each group first four codes of every output, then
+In memory 16 outputs lie side by side, as the lanes of a vector: of each group first four codes of every output, then
 the next four. So the products of a group with its activations add up within lanes, and one output is one lane.
 
 Letters: O outputs, I inputs, a multiple of 32; B blocks of 16 outputs, G groups of a row.
@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 GROUP = 32
 """Weights that share a scale."""
 BESIDE = 16
-"""Outputs that stand side by side."""
+"""Outputs that lie side by side."""
 _SIGNS = np.uint32(0x80808080)
 QUANTISED = ("int8", "int4")
 LARGEST = 2.0**120

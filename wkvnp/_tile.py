@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs
-"""Products of small matrices in registers, with one order of summation whatever their shape.
+"""Products of small matrices in registers, with one order of summation for every shape.
 
 LLVM's vectoriser keeps the sums of a matrix product in memory; here they are explicit vectors of 64 bytes, which stay
 in registers. Every output number is one chain of fused multiply-adds in the order of the summed index, which no option
@@ -39,7 +39,7 @@ def multiply(a, a0, a_step, b, b0, b_step, c, c0, c_step, rows, terms, width, fa
     """Set ``c[r] = factor[r] c[r] + sum_i a[r, i] b[i]``; with factor None the old c is not read.
 
     All arrays are flat: row r of `a` begins at ``a0 + r a_step`` and has `terms` numbers, rows of `b` and `c` have
-    `width` numbers, and the factor of row r stands at ``f0 + r``.
+    `width` numbers, and the factor of row r is at ``f0 + r``.
     """
     for r in range(rows):
         y = c[c0 + r * c_step : c0 + r * c_step + width]
@@ -131,7 +131,7 @@ class _Memory:
 
 @functools.cache
 def _tile(rows: int, vectors: int, scaled: bool) -> Any:
-    """Return the intrinsic of `multiply` for so many rows, and vectors beside each other."""
+    """Return the intrinsic of `multiply` for a number of rows, and of vectors beside each other."""
 
     @intrinsic
     def tile(typing, a, a0, a_step, b, b0, b_step, c, c0, c_step, terms, factor, f0):
@@ -211,7 +211,7 @@ def _decayed(builder: Any, decay: Any, row: Any, change: Any) -> Any:
 
 @functools.cache
 def _sweep(vectors: int, lanes: int) -> Any:
-    """Return the intrinsic of `sweep` for so many vectors beside each other, at value c of those asked for."""
+    """Return the intrinsic of `sweep` for a number of vectors beside each other, from value c on."""
 
     @intrinsic
     def sweep(typing, S, i, c, decay, outers, readings):

@@ -140,7 +140,7 @@ def _raw(spec: Spec, function: Callable[..., Any], given: dict[str, Any], rows: 
 
 
 def _own(spec: Spec, value: Input, last: str, given: Mapping[str, Any]) -> bool:
-    """Say whether every channel of the values has a matrix of its own: its axis stands in another argument."""
+    """Say whether every channel of the values has a matrix of its own: its axis is in another argument."""
     others = [i for i in spec.inputs if i is not value and given.get(i.name) is not None]
     return any(last in split_axes(i.axes_of(np.ndim(given[i.name]))) for i in others)
 

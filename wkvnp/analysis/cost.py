@@ -66,7 +66,7 @@ class _Step(NamedTuple):
 
 
 def _matrix(K: int, V: int, decays: int | None, flops: int = 0) -> _Step:
-    """A matrix state (K, V) that takes k v^T and is read by q; a token brings so many decays, and None is no decay."""
+    """A matrix state (K, V) that takes k v^T and is read by q; a token brings `decays` decays; None is no decay."""
     arithmetic = (4 if decays is None else 5) * K * V + flops
     return _Step(arithmetic, decays or 0, 2 * K + 2 * V + (decays or 0), K * V)
 

@@ -112,7 +112,7 @@ def score(
     state : State, optional
         Continue from here; one sequence. By default a fresh one.
     chunk : int
-        Logits are computed for so many tokens at a time: memory grows with it, not with the text.
+        Logits are computed for this number of tokens at a time: memory grows with it, not with the text.
     progress : callable, optional
         Called as ``progress(done, total)`` with numbers of tokens.
 

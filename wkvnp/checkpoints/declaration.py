@@ -36,14 +36,14 @@ Shape: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A module that holds one array; the field it stands at carries the axes."""
+    """A module that holds one array; its field carries the axes."""
 
     weight: Array
 
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A matrix [out, in] and a bias [out], which may be absent; the field it stands at carries the matrix's axes."""
+    """A matrix [out, in] and a bias [out], which may be absent; its field carries the matrix's axes."""
 
     weight: Array
     bias: Annotated[Array | None, "<"] = None
@@ -51,7 +51,7 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """Scale and shift of a normalisation; the field it stands at carries the axes of both."""
+    """Scale and shift of a normalisation; its field carries the axes of both."""
 
     weight: Array
     bias: Array
@@ -146,7 +146,7 @@ def slots(
     axes: tuple[Axis, ...] | None = None,
     root: str | None = None,
 ) -> Iterator[Slot]:
-    """Walk the arrays of a declaration; `count` says how many numbered members stand at a path."""
+    """Walk the arrays of a declaration; `count` says how many numbered members a path has."""
     for field in _fields(cls):
         path = prefix + field.name
         inner = path if field.optional else root
@@ -175,7 +175,7 @@ def dotted_prefixes(names: Iterable[str]) -> set[str]:
 
 
 def count_members(prefixes: set[str], path: str) -> int:
-    """Return how many consecutive members, from number 0, stand at a path."""
+    """Return how many consecutive members, from number 0, a path has."""
     number = 0
     while f"{path}.{number}" in prefixes:
         number += 1

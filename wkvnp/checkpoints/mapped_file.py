@@ -62,6 +62,6 @@ def without_mark(text: bytes) -> bytes:
 
 
 def forget(buffer: Buffer) -> None:
-    """Give back the memory of the pages that were read; whoever needs them again has them read again."""
+    """Release the memory of the pages that were read; they are read again when they are needed."""
     if isinstance(buffer, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         buffer.madvise(mmap.MADV_DONTNEED)

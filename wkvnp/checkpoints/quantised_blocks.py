@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
 
-# Numbers decoded at a time: less than 1 MB of intermediate arrays, whatever the size of the tensor.
+# Numbers decoded at a time: less than 1 MB of intermediate arrays for a tensor of any size.
 _PIECE = 1 << 17
 
 

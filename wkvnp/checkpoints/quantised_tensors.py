@@ -106,7 +106,7 @@ def _joined(codes: LazyTensor, scale: LazyTensor, dtype: str, source: str) -> Qu
 
 
 def parts(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return arrays or tensors as they stand in a file, codes and scales apart, and what its metadata must say."""
+    """Return arrays or tensors as a file has them, codes and scales apart, and what its metadata must say."""
     apart: dict[str, Any] = {}
     dtypes = set()
     for name, tensor in tensors.items():

@@ -124,7 +124,7 @@ def save_safetensors(
     Parameters
     ----------
     path : path-like
-        Where the file will stand; an existing file is replaced, through a symbolic link the one it leads to. Its
+        The name of the file; an existing file is replaced, through a symbolic link the one it leads to. Its
         permissions stay.
     tensors : mapping of str to array or LazyTensor
         Any of the dtypes of `LazyTensor`; bfloat16 as `BFLOAT16` or the dtype of ml_dtypes.
@@ -137,7 +137,7 @@ def save_safetensors(
     Raises
     ------
     CheckpointError
-        If `path` cannot be written or is no regular file, or a name, a dtype or the metadata cannot stand in a
+        If `path` cannot be written or is no regular file, or a name, a dtype or the metadata cannot be in a
         safetensors file.
 
     Examples

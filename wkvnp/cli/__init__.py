@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    """Run one command; whatever happens becomes an exit code and at most one line."""
+    """Run one command; every outcome becomes an exit code and at most one line."""
     try:
         if argv is None:  # this process is ours
             leave_at_once()
@@ -139,7 +139,7 @@ def _be_quiet() -> None:
 
 
 def _speak_utf8() -> None:
-    """Text is UTF-8 whatever the locale says; what is not becomes a replacement character."""
+    """Text is UTF-8 in every locale; other bytes become a replacement character."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

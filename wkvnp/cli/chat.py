@@ -47,7 +47,7 @@ FORMS = ("world", "raven", "g1", "g1-fast", "g1-no-think")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--form", choices=FORMS, default="world", help="how turns are written; default world")
-    parser.add_argument("--system", default="", metavar="TEXT", help="stands before the first turn")
+    parser.add_argument("--system", default="", metavar="TEXT", help="text before the first turn")
     parser.add_argument("--max-tokens", "-n", type=int, default=1024, metavar="N", help="per turn; default 1024")
     parser.add_argument("--state", metavar="FILE", help="go on from a saved conversation")
     add_sampling_options(parser)

@@ -66,7 +66,7 @@ def even_and_odd(builder: Any, first: Any, second: Any) -> list[Any]:
 
 
 def multiply_add(builder: Any) -> Any:
-    """Return the function that multiplies and adds vectors with one rounding, whatever the compiler's options."""
+    """Return the function that multiplies and adds vectors with one rounding, under all options of the compiler."""
     return cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32"
     )

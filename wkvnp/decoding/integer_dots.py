@@ -4,7 +4,7 @@
 Both sides are codes with a scale for every 32 of them. Four codes of each of 16 stored rows are one vector: it meets
 four activations in instructions that multiply pairs of bytes and add every four products to the sum in their lane. So
 the sums of a group are exact. They are then added up in float32, times the scales of both sides, group after group:
-results have the same bits whatever is computed beside them, and whichever instructions there are.
+results have the same bits beside any other rows, and with any instructions.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class Memory:
         return found
 
     def fault(self, packed: list[int], row_bytes: int) -> str | None:
-        """Return why no operand of this program has rows of so many bytes in this place, or None."""
+        """Return why no operand of this program has such rows in this place, or None."""
         if (*packed, row_bytes) in self._located:
             return None
         sizes = sorted(size for *place, size in self._located if place == packed)
@@ -181,14 +181,14 @@ class Memory:
         return f"is where the program has no operand: storage {storage}, base {base}, offset {offset}, stride {stride}"
 
     def fault_of_array(self, address: int, nbytes: int | None = None) -> str | None:
-        """Return why there is no array of so many bytes at an address, or None."""
+        """Return why there is no array of a size at an address, or None."""
         sizes = self._kept.get(address)
         if sizes is None:
             return "is at an address where the program has no array"
         return None if nbytes is None or nbytes in sizes else f"must have {nbytes} bytes; has {max(sizes)}"
 
     def fault_of_slot(self, number: int, size: int) -> str | None:
-        """Return why a slot does not hold so many numbers a row, or None; size 0 is any."""
+        """Return why a slot does not hold `size` numbers a row, or None; size 0 is any."""
         home = self.slots[number] if 0 < number < len(self.slots) else None
         if home is None:
             return f"is in slot {number}; there are 1 to {len(self.slots) - 1}"

@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs
-# ruff: noqa: SIM102  an `if` on a constant must stand alone to be left out
+# ruff: noqa: SIM102  an `if` on a constant must be alone to be left out
 """Some outputs of a stored matrix: dot products, then what is done to each of them.
 
 Letters: M rows of activations, I terms, O outputs.
@@ -31,7 +31,7 @@ CHUNK = 32
 
 
 def _for_kinds(outputs: int, rows: int) -> Any:
-    """Return the tile of so many stored rows and rows of activations, for whichever kind of number is stored."""
+    """Return the tile of a number of stored rows and rows of activations, for all kinds of stored numbers."""
     float32, bfloat16, float16 = (dots(outputs, rows, kind) for kind in BYTES)
 
     @inlined

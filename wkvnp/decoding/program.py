@@ -227,7 +227,7 @@ class Program:
         return "\n".join(lines)
 
     def run(self, rows: int, slots: Array) -> None:
-        """Run all phases on so many rows; `slots` holds the addresses of the slots, from number 1 on."""
+        """Run all phases on a number of rows; `slots` holds the addresses of the slots, from number 1 on."""
         with self._lock:
             self._make_scratch(threads())
             self._counters[:] = 0

@@ -1,6 +1,6 @@
 """The prompt forms that the chat models were trained with.
 
-A blank line separates turns, and nothing stands after the colon of the turn that the model is to write: it begins
+A blank line separates turns, and nothing follows the colon of the turn that the model is to write: it begins
 with the blank itself.
 """
 
@@ -51,7 +51,7 @@ class ChatForm:
     assistant: str = "Assistant"
 
     def system(self, text: str) -> str:
-        r"""Return the block that may stand before the first turn; empty for empty text.
+        r"""Return the block that may come before the first turn; empty for empty text.
 
         >>> WORLD.system("Answer in rhyme.")
         'System: Answer in rhyme.\n\n'

@@ -126,7 +126,7 @@ def generate(
     top_p : float
         Keep the smallest set of tokens with this probability mass; 1 or more keeps all.
     top_k : int
-        Keep so many of the most probable tokens; 0 keeps all.
+        Keep this number of the most probable tokens; 0 keeps all.
     stop : str or strings
         The text ends before the first of these to appear, also where it spans tokens.
     stop_tokens : ints, optional
@@ -143,7 +143,7 @@ def generate(
     state : State, optional
         Continue from here: a state with as many sequences as there are prompts. By default a fresh one.
     chunk : int
-        The prompt is fed in pieces of at most so many tokens.
+        The prompt is fed in pieces of at most this number of tokens.
     progress : callable, optional
         Called as ``progress(done, total)`` with the number of prompt tokens fed.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Transcript:
     """Follows the pieces of one prompt, so that the state after exactly the written text can be had at any time.
 
-    The last piece's own state stands before its token, and where a stop string ended the text, tokens of the stop
+    The last piece's own state is that before its token, and where a stop string ended the text, tokens of the stop
     string were fed already. A transcript remembers the last state before which everything was written out, and
     what was written since.
 
@@ -61,7 +61,7 @@ class Transcript:
         self._held, self.finish = piece.held, piece.finish
 
     def rest(self, tokenizer: Tokenizer, following: str = "") -> tuple[State, npt.NDArray[np.int64]]:
-        """Return a state, and the tokens still to feed into it to stand after the written text and `following`.
+        """Return a state, and the tokens still to feed into it to be after the written text and `following`.
 
         Both stay text: what is written in them never becomes a control token.
         """

@@ -30,7 +30,7 @@ LARGE_QUERY = 2.0**20
 """Features of queries from here on are scaled down before they meet the sums: their products could be infinite."""
 
 FEATURES_AT_ONCE = 1 << 20
-"""Numbers in one array of features: time is cut, so that those of a long text never stand in memory all at once."""
+"""Numbers in one array of features: time is cut, so that those of a long text are never all in memory."""
 
 
 class LinearState(NamedTuple):

@@ -27,7 +27,7 @@ class Input:
     """One array argument: its name, the axis letters it may have, and where its numbers live.
 
     An optional one may be None. A pole is the rate of a continuous decay: below 0, or complex with such a real part;
-    only poles and what stands beside them as `may_be_complex` may be complex. What is `added` is a term of the output
+    only poles and other inputs with `may_be_complex` may be complex. What is `added` is a term of the output
     that does not depend on the values, and optional.
     """
 

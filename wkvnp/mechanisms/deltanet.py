@@ -72,7 +72,7 @@ def deltanet(
     v : array_like, shape (B, T, H, V)
         Value.
     beta : array_like, shape (B, T, H)
-        Strength of writing: what stands at the key becomes (1 - beta) times itself plus beta times `v`. In [0, 1]; up
+        Strength of writing: what the key recalls becomes (1 - beta) times itself plus beta times `v`. In [0, 1]; up
         to 2 where the model allows negative eigenvalues.
     qk_l2norm : bool, default True
         Bring every query and key to length 1 (the square root of the sum of squares plus 1e-6).

@@ -74,7 +74,7 @@ def kda(
     v : array_like, shape (B, T, H, V)
         Value.
     beta : array_like, shape (B, T, H)
-        Strength of writing: what stands at the key becomes (1 - beta) times itself plus beta times `v`. In [0, 1]; up
+        Strength of writing: what the key recalls becomes (1 - beta) times itself plus beta times `v`. In [0, 1]; up
         to 2 where the model allows negative eigenvalues.
     log_decay : array_like, shape (B, T, H, K)
         Natural logarithm of the decay per token, at most 0. In the model -exp(A_log) softplus(z + dt_bias), or

@@ -48,7 +48,7 @@ def draw_random_blocks(
     Returns
     -------
     random_blocks : ndarray of int64, shape (blocks, count)
-        Rising numbers of blocks, -1 where there are not so many to draw from.
+        Increasing numbers of blocks, and -1 where there are too few to draw from.
 
     Raises
     ------

@@ -21,7 +21,7 @@ __all__ = ["EMPTY_EXPONENT", "SPEC", "WKVState", "rwkv4"]
 class WKVState(NamedTuple):
     """What RWKV-4 carries: numerator ``aa exp(pp)`` and denominator ``bb exp(pp)`` of the weighted mean, each (B, C).
 
-    Two states are the same if ``aa exp(pp)`` and ``bb exp(pp)`` are, whatever pp is. pp is float64 always.
+    Two states are the same if ``aa exp(pp)`` and ``bb exp(pp)`` are, for any pp. pp is always float64.
     """
 
     aa: Array

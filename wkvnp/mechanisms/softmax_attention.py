@@ -84,7 +84,7 @@ def softmax_attention(
         Key; G divides H, and head h of the queries reads head ``h // (H / G)`` of the keys.
     v : array_like, shape (B, T, G, V)
         Value. Without a state, `k` and `v` may be of another length S: cross attention if not `causal`, else the last
-        query stands at the last key, and S is at least T.
+        query has the position of the last key, and S is at least T.
     slopes : array_like, shape (H,), optional
         ALiBi: by how much a score falls per token of distance.
     sinks : array_like, shape (H,), optional

@@ -1,6 +1,6 @@
 """GGUF files of Transformers and Mambas under Hugging Face's names, with a configuration of its fields.
 
-What llama.cpp's converter has changed is undone: the rows of LLaMA's queries and keys, which stand in another order
+What llama.cpp's converter has changed is undone: the rows of LLaMA's queries and keys, which are in another order
 there, and Mamba's decays. A metadata entry that changes numbers and has no field here is refused by name.
 
 References

@@ -127,7 +127,7 @@ def original_tensors(container: Container) -> Mapping[str, LazyTensor]:
 
 
 def _rwkv6(settings: Settings) -> tuple[Rule, ...]:
-    """Return the rules, with those that undo what keeps float16 activations small: halving every so many layers."""
+    """Return the rules, with those that undo what keeps float16 activations small: halving after every few layers."""
     period = settings.integer("rescale_every_n_layers", 0, least=0)
 
     def scale(match: re.Match[str]) -> tuple[Scale, ...]:

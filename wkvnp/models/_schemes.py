@@ -60,7 +60,7 @@ _FLA_RWKV7 = (
     Rule(r"model\.layers\.(\d+)\.ffn\.key\.weight", r"blocks.\1.ffn.key.weight"),
 )
 
-# The five groups of the low-rank mix stand in the order r w k v g there and w k v r g in the original.
+# The five groups of the low-rank mix are in the order r w k v g there and w k v r g in the original.
 _FROM_RWKVG = Reorder((1, 2, 3, 0, 4))
 
 _FLA_RWKV6 = (

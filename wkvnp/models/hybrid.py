@@ -1,6 +1,6 @@
 """A hybrid: a pattern of letters says of what kind every layer is, attention or a recurrence.
 
-The block of a layer stands in its own architecture's file and comes as it is, with its norms and its channel mix or
+The block of a layer is in its own architecture's file and comes as it is, with its norms and its channel mix or
 feed-forward network. What is added here is the embedding, a last layer norm and the head.
 
 Letters: M packed tokens, C channels, V vocabulary. All others mean the same within one layer only.

@@ -27,7 +27,7 @@ _SHARED = ("hidden_size", "num_hidden_layers", "vocab_size", "tie_word_embedding
 
 @dataclass(frozen=True, eq=False)
 class Around:
-    """What stands around the layers of a hybrid."""
+    """The tensors around the layers of a hybrid."""
 
     emb: Annotated[Matrix, "V C"]
     ln_out: Annotated[Norm, "C"]
@@ -41,7 +41,7 @@ class Recurrent:
     Attributes
     ----------
     part : str
-        What its tensors stand under in a block, and its fields in the configuration.
+        The name above its tensors in a block, and above its fields in the configuration.
     architecture : str
         The model that it comes from.
     block : type
@@ -113,7 +113,7 @@ class Described:
     module : module
         That of its architecture.
     place : str
-        Where the first block stands in a model of that architecture.
+        The prefix of the first block in a model of that architecture.
     usual : mapping of str to object
         What fields say that are not there.
     options : tuple of str
@@ -191,6 +191,6 @@ KINDS: dict[str, Recurrent | Described] = {
 
 
 def _inside(shapes: Mapping[str, Shape], place: str) -> dict[str, Shape]:
-    """Return the tensors that stand at a place, under the names that they have there; a hybrid has no ``ln0``."""
+    """Return the tensors under a prefix, without the prefix; a hybrid has no ``ln0``."""
     inside = {name.removeprefix(place): shape for name, shape in shapes.items() if name.startswith(place)}
     return {name: shape for name, shape in inside.items() if not name.startswith("ln0.")}

@@ -36,7 +36,7 @@ class Qwen3NextConfig(Config):
     n_ffn : int
         Width of a feed-forward network.
     sparse : tuple of bool
-        For every layer, whether experts stand in place of that network.
+        For every layer, whether experts replace that network.
     n_expert, n_chosen : int
         Experts of such a layer, and how many a token goes to.
     expert_ffn, shared_ffn : int

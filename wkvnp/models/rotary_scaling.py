@@ -97,7 +97,7 @@ class Rotary:
         return rates * (kept + (1 - kept) / self.factor)
 
     def _pair(self, turns: float) -> float:
-        """Return the number, with a fraction, of the pair that makes so many turns in L tokens."""
+        """Return the number, with a fraction, of the pair that makes `turns` turns in L tokens."""
         return self.size * math.log(self.context / (2 * math.pi * turns)) / (2 * math.log(self.theta))
 
 
@@ -170,7 +170,7 @@ def _context(settings: Settings, place: Settings) -> int:
 
 
 def _either(settings: Settings, place: Settings, name: str, read: Callable[..., _Number], usual: _Number) -> _Number:
-    """Return a field that may stand in either of two places."""
+    """Return a field that may be in either of two places."""
     if name in settings and name in place and read(settings, name) != read(place, name):
         raise place.fault(name, f"{read(settings, name)}, as outside")
     return read(place, name, read(settings, name, usual))

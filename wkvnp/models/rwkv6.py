@@ -26,7 +26,7 @@ from .rwkv_layer import RWKVConfig, mixes, rwkv_network
 
 @dataclass(frozen=True, eq=False)
 class TimeMix:
-    """``blocks.n.att``. The five groups of the low-rank mix stand in the order w, k, v, r, g."""
+    """``blocks.n.att``. The five groups of the low-rank mix are in the order w, k, v, r, g."""
 
     time_maa_x: Annotated[Array, "1 1 C"]
     time_maa_w: Annotated[Array, "1 1 C"]

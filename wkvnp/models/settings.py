@@ -43,7 +43,7 @@ class Settings:
     source : str
         What to call the configuration in an error.
     place : str
-        What stands in front of their names if they are a part of others, as ``"rope_scaling."``.
+        The prefix of their names if they are a part of others, as ``"rope_scaling."``.
 
     Examples
     --------

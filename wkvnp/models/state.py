@@ -100,7 +100,7 @@ class State:
         return State(states[0].fingerprint, map_leaves(join, states[0].layers))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the state to a safetensors file; the file is complete or absent, whatever happens.
+        """Write the state to a safetensors file; the file is complete or absent, even after a failure.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The weights of a model as numbers that NumPy computes with, whatever the model keeps them in."""
+"""The weights of a model as numbers that NumPy computes with, for every dtype that the model keeps them in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `tokenizers` package behind one door: whatever fails in it, even in a panic of Rust, is a TokenizerError."""
+"""The `tokenizers` package behind one function: every failure in it, even a panic of Rust, is a TokenizerError."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ PREFIX = "tokenizer.ggml."
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _MOST_TOKENS = 1 << 21
 _LONGEST_TOKEN = 1 << 14
-# Texts of tokens that end a turn or a text, whatever their type in the file.
+# Texts of tokens that end a turn or a text, of any type in the file.
 _ENDS = frozenset(
     ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>",
      "<EOT>", "_<EOT>", "<｜end▁of▁sentence｜>")

@@ -54,7 +54,7 @@ class Split(NamedTuple):
     expressions : tuple of str
         What finds the parts of a text.
     whole_words : bool
-        A part that is a token is taken as it is, whatever the merges would make of it.
+        A part that is a token is taken as it is, without merges.
     begins : bool
         A text begins with the token for that, unless the file says otherwise.
     """

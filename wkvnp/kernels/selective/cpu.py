@@ -5,7 +5,7 @@ the work of `selective`, run as wide as a vector is. Only a block of channels is
 in the nearest cache. As elsewhere a decay is the sum of two numbers (`split_decay`).
 
 A complex decay turns by an angle that is not small, and one rounding of it would be met at every token: that much is
-float64, whatever the state is.
+float64, for every dtype of the state.
 """
 
 import math

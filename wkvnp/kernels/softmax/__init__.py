@@ -86,7 +86,7 @@ def softmax(
     pattern : Pattern or None
         Tokens that are seen besides those in the window, and only those if `window` is 0.
     key_offsets : ndarray of int64 (N + 1,) or None
-        Offsets of `k` and `v` where they are others. The last query stands at the position of the last key.
+        Offsets of `k` and `v` where they are others. The last query has the position of the last key.
 
     Returns
     -------

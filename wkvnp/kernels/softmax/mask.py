@@ -2,7 +2,7 @@
 """Which keys a query may see: compiled functions that `cpu` calls.
 
 `limits` is: whether the future is hidden; how many tokens before and after itself a query sees; how many tokens a
-block of `table` has, and the number of its first block of queries. A query sees a key in its window; and whatever is
+block of `table` has, and the number of its first block of queries. A query sees a key in its window; and all that is
 shown to it by `flags`, the tokens that see all and that all see, or by `table`, which blocks see which.
 """
 

@@ -11,7 +11,7 @@ def softmax(
 
     q (T, H, K); k (S, G, K); v (S, G, V); the past the same with other lengths; slopes, sinks (H,); log_forget (T, H)
     and that of the past; `shown`, for every head, (queries, keys): whether a query may see a key, if causality lets it.
-    Query t stands at the position of the key that is as far from the last one.
+    Query t has the position of the key that is as far from the last one.
     """
     k, v = (np.float64(new if old is None else np.concatenate([old, new])) for old, new in ((past_k, k), (past_v, v)))
     (T, H, _), (S, G, _) = q.shape, k.shape

@@ -1,8 +1,8 @@
-"""Keys and values of the past, which grow in place without ever changing what somebody still holds.
+"""Keys and values of the past, which grow in place without changing any state that still exists.
 
-Successive states look into one store with room to spare. Appending writes behind every length that was handed out;
-whoever goes on from the same older state a second time finds that room taken and gets a store of their own. Tokens
-lie in blocks of `KEYS`, keys of a block transposed, as the compiled loops read them.
+Successive states are views of one store with spare capacity. Appending writes behind the longest state; going on from
+an older state a second time finds its capacity used, and copies into a store of its own. Tokens are in blocks of
+`KEYS`, keys of a block transposed, as the compiled loops read them.
 
 Letters: B sequences, S tokens of the past, G groups (heads of keys and values), H heads of queries, K key width,
 V value width.
@@ -49,7 +49,7 @@ class _Store:
     """Blocks of keys and values for some sequences, each with room of its own."""
 
     def __init__(self, need: Array, G: int, K: int, V: int, H: int, dtype: npt.DTypeLike) -> None:
-        # Half as much again, of the mean: so many tokens must come before everything is copied once more.
+        # Half as much again, of the mean: the tokens that can come before everything is copied again.
         spare = int(need.sum()) // (2 * max(need.size, 1)) if need.any() else 0
         blocks = -(-(need + spare) // KEYS)
         P, wide = int(blocks.sum()), -(-V // 16) * 16
@@ -150,7 +150,7 @@ class KVCache:
         return final
 
     def reserved(self, new: Array) -> Self:
-        """Return a state of so many more tokens, which are not written yet."""
+        """Return a state with room for more tokens, which are not written yet."""
         need = self._lengths + new
         store, rows = self._store, self._rows
         end = need + KEYS * self._gone
@@ -268,7 +268,7 @@ class KVCache:
         return self._copied(lambda k, v, gates: (k, np.zeros((*k.shape[:2], width), k.dtype), gates))
 
     def shortened(self, lengths: npt.ArrayLike) -> Self:
-        """Return the state as it was when the sequences had so many tokens, at most as many as now."""
+        """Return the state as it was when the sequences had these lengths, at most those of now."""
         fewer = np.broadcast_to(np.asarray(lengths, np.int64), self._lengths.shape)
         if (fewer < 0).any() or (fewer > self._lengths).any():
             raise ArgumentError(f"KVCache: lengths must be from 0 to {self._lengths.tolist()}; got {fewer.tolist()}")

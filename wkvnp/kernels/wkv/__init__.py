@@ -2,7 +2,7 @@
 
 ``y_t = (n_{t-1} + e^{u + k_t} v_t) / (d_{t-1} + e^{u + k_t})`` with ``n_t = e^{log_decay} n_{t-1} + e^{k_t} v_t`` and
 ``d_t = e^{log_decay} d_{t-1} + e^{k_t}``. The state is (aa, bb, pp) with ``n = aa e^{pp}`` and ``d = bb e^{pp}``,
-where pp is the largest exponent met so far, so that nothing overflows; pp is float64 whatever the rest is.
+where pp is the largest exponent met so far, so that nothing overflows; pp is always float64.
 
 Letters: M tokens of N packed sequences, C channels.
 """

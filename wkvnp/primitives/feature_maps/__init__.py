@@ -1,7 +1,7 @@
 """Feature maps: what linear attention puts in place of an exponential of products.
 
 Each is a function of an array whose last axis is the features, and treats every row alone: a row has the same bits
-whatever the others are. Letters: d width of a row, m number of its features.
+beside any other rows. Letters: d width of a row, m number of its features.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def softmax(x: Array) -> Array:
 def taylor(x: Array, full: bool = False) -> Array:
     """Return features whose product is ``1 + s + s^2 / 2`` with ``s = q . k / sqrt(d)``: exp(s) to second order.
 
-    The product of x_i and x_j stands there once, m = 1 + d + d (d + 1) / 2; with `full` it stands there twice, as in
+    The product of x_i and x_j is there once, m = 1 + d + d (d + 1) / 2; with `full` it is there twice, as in
     the original, m = 1 + d + d^2.
 
     >>> q, k = taylor(np.array([[2.0], [3.0]]))

@@ -1,6 +1,6 @@
 """Compiled product of many rows with a small matrix, in which a row's bits do not depend on the other rows.
 
-BLAS sums a row in another order when it stands among others, so a text cut in two would not give the same bits.
+BLAS sums a row in another order when there are others, so a text cut in two would not give the same bits.
 """
 
 from numba import prange

@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs
-"""Groups of codes as numbers, out of blocks in which 16 outputs stand side by side."""
+"""Groups of codes as numbers, out of blocks in which 16 outputs lie side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 
 def _widening(words: int) -> Any:
-    """Return the intrinsic for groups of so many times four bytes, which stand a block's width apart."""
+    """Return the intrinsic for groups of a number of four-byte words, which are a block's width apart."""
 
     @intrinsic
     def widen(typing, codes, scale, y):

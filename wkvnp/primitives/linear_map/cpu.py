@@ -1,7 +1,7 @@
 """Compiled products of a few rows with a stored matrix, and the widening of 16-bit matrices.
 
 A row meets a matrix as dot products or as sums of rows, by how the matrix is stored; either way one output number is
-one loop in one order, so it has the same bits whatever stands in the other rows.
+one loop in one order, so its bits do not depend on the other rows.
 """
 
 from numba import prange

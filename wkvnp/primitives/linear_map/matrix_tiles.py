@@ -1,7 +1,7 @@
 # mypy: allow-untyped-defs
 """Products of many rows in the matrix unit of the processor, as those of the parts of their numbers.
 
-As in `vector_tiles`, activations stand in panels of `WIDTH` rows, here three parts of each number, and a worker leads
+As in `vector_tiles`, activations are in panels of `WIDTH` rows, here three parts of each number, and a worker leads
 some rows of a matrix past all panels: one part of a bfloat16 number, three of float32, two of what has less than 17
 bits. A result is the same chain of sums, whichever rows and matrices are multiplied with it, and by however many
 threads.
@@ -114,7 +114,7 @@ def _write(parts, x, to):
 
 @inlined
 def _place(a, o, column, columns, parts):
-    """Return where parts of the numbers of an output stand: for every 32 outputs and 32 terms, two tiles of each."""
+    """Return where the parts of the numbers of an output are: for every 32 outputs and 32 terms, two tiles of each."""
     return a + ((o // OUTPUTS * columns + column) * parts * 2 + o // LANES % 2) * TILE + o % LANES * 64
 
 

@@ -103,7 +103,7 @@ def write_rows(job, begin, count, row, rows, c, c_step, found, found_step):
 
 
 def multiplication(some_tiles: Any, outputs: int, most: int, name: str) -> Kernel:
-    """Return the kernel of one way: `some_tiles` does at most so many tiles, each of so many outputs."""
+    """Return the kernel of one way: `some_tiles` does at most `tiles` tiles of `outputs` outputs."""
 
     def multiply(
         jobs,  # IN  (J, 16) panels, I, O, matrix, its scales, kind, numbers from row to row, whether stored [in, out],

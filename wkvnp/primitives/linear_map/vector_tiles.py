@@ -1,7 +1,7 @@
 # mypy: allow-untyped-defs
 """Products of many rows in vector registers, a stored number times a row of a panel.
 
-Activations stand in panels: `WIDTH` rows side by side. A worker widens some rows of a matrix, `TERMS` of their numbers
+Activations are in panels: `WIDTH` rows side by side. A worker widens some rows of a matrix, `TERMS` of their numbers
 at a time, and leads them past all panels. A result is one chain of multiply-adds, whichever rows and matrices are
 multiplied with it, and by however many threads.
 
