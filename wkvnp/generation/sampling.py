@@ -64,9 +64,9 @@ def log_probability(logits: npt.ArrayLike, token: int) -> float:
 def keep_top_p(probabilities: Floats, top_p: float) -> Floats:
     """Set to zero what is less probable than the smallest set of tokens that holds the mass `top_p`.
 
-    The cutoff is the probability at which the descending cumulative sum first reaches `top_p`; tokens
-    with the same probability survive. Unlike the original code, ``top_p >= 1`` keeps everything: there a sum that rounding left
-    below 1 turned the sampler greedy.
+    The cutoff is the probability at which the descending cumulative sum first reaches `top_p`; tokens with the same
+    probability survive. Unlike the original code, ``top_p >= 1`` keeps everything: there a sum that rounding left below
+    1 turned the sampler greedy.
 
     Parameters
     ----------
