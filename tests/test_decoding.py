@@ -13,7 +13,6 @@ import pytest
 import wkvnp
 from wkvnp import set_num_threads
 from wkvnp._dtypes import narrow, widen
-from wkvnp._jit import SMALL
 from wkvnp._tree import leaves
 from wkvnp.decoding import Program, program
 from wkvnp.decoding.many_dots import PIECE
@@ -100,7 +99,7 @@ def test_a_sequence_has_the_same_bits_alone_and_in_any_batch(kind: str, dtype: s
 
 def test_same_bits_for_any_number_of_threads_and_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make("rwkv7", n_embd=128)
-    assert model.n_parameters > 2 * SMALL, "large enough to be shared"
+    assert model.n_parameters > 2 * LARGEST_SERIAL, "large enough to be shared"
     results = []
     for threads, size in ((1, 1 << 30), (2, 1 << 30), (2, 1 << 16)):
         set_num_threads(threads)

@@ -1,7 +1,7 @@
 # mypy: allow-untyped-defs
 """Memory by its address, and counters that threads share, for compiled loops.
 
-The caller must keep the memory alive. Nothing here but `ask` has a meaning outside compiled code.
+The caller must keep the memory alive. Nothing here but `prefetch_arrays` has a meaning outside compiled code.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def fetch(typing, array, index):
     return types.int64(array, types.intp), generate
 
 
-def _ask(builder: Any, address: Any, near: bool) -> None:
+def _emit_prefetch(builder: Any, address: Any, near: bool) -> None:
     byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
     call = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
@@ -110,10 +110,10 @@ def _ask(builder: Any, address: Any, near: bool) -> None:
 
 @intrinsic
 def prefetch(typing, address):
-    """Ask for a cache line that will be read soon, for the second cache."""
+    """Prefetch a cache line that will be read soon, into the second cache."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _ask(builder, arguments[0], near=False)
+        _emit_prefetch(builder, arguments[0], near=False)
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
@@ -155,18 +155,18 @@ def pause(typing):
 
 
 AHEAD = 3
-"""Tokens between asking for something and reading it: as long as memory takes, a few hundred nanoseconds."""
+"""Tokens between prefetching a row and reading it: as long as memory takes, a few hundred nanoseconds."""
 
 
-def ask(rows: Any) -> None:
-    """Ask for some rows, a tuple of arrays, that will be read or written soon.
+def prefetch_arrays(rows: Any) -> None:
+    """Prefetch some rows, a tuple of arrays, that will be read or written soon.
 
-    Rows of one head lie as far apart as all heads are wide, and no processor foresees such a walk.
+    Rows of one head are as far apart as all heads are wide, which hardware prefetchers do not predict.
     """
 
 
 @intrinsic
-def _ask_for(typing, rows):
+def _prefetch_arrays(typing, rows):
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         long, line = ir.IntType(64), 64
         for n, kind in enumerate(signature.args[0]):
@@ -175,12 +175,12 @@ def _ask_for(typing, rows):
             first = builder.ptrtoint(array.data, long)
             count = builder.udiv(builder.add(size, long(line - 1)), long(line))
             with cgutils.for_range(builder, count) as loop:
-                _ask(builder, builder.add(first, builder.mul(loop.index, long(line))), near=True)
+                _emit_prefetch(builder, builder.add(first, builder.mul(loop.index, long(line))), near=True)
         return context.get_dummy_value()
 
     return types.void(rows), generate
 
 
-@overload(ask)
-def _overload_ask(rows):
-    return lambda rows: _ask_for(rows)
+@overload(prefetch_arrays)
+def _overload_prefetch(rows):
+    return lambda rows: _prefetch_arrays(rows)

@@ -44,7 +44,7 @@ FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
 
 _OPTIONS = {"fastmath": FAST, "error_model": "numpy", "nogil": True}
 
-SMALL = 1 << 17
+LARGEST_SERIAL = 1 << 17
 """Elementary steps (a multiplication and an addition) that are over before another thread has woken."""
 
 
@@ -114,7 +114,7 @@ class Kernel:
 
     def sized(self, steps: int) -> Callable[..., None]:
         """Return how to run work of `steps` elementary steps: shared, or `serial` if it is too small for that."""
-        run = self.serial if steps <= SMALL else self
+        run = self.serial if steps <= LARGEST_SERIAL else self
         return functools.partial(self._after_compiling_both, run) if compiling.any_size else run
 
     def serial(self, *arguments: Any) -> None:

@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 GROUP = 32
 """Weights that share a scale."""
-BESIDE = 16
+BLOCK_ROWS = 16
 """Outputs that lie side by side."""
 _SIGNS = np.uint32(0x80808080)
 QUANTISED = ("int8", "int4")
@@ -98,10 +98,10 @@ class Quantised:
     def __getitem__(self, rows: slice) -> Quantised:
         """Return some of the rows, as a view if they begin with a block."""
         begin, stop, step = rows.indices(len(self))
-        if begin % BESIDE or step != 1:
+        if begin % BLOCK_ROWS or step != 1:
             return Quantised(self.codes[rows], self.scales[rows])
         some = object.__new__(Quantised)
-        blocks = slice(begin // BESIDE, -(-stop // BESIDE))
+        blocks = slice(begin // BLOCK_ROWS, -(-stop // BLOCK_ROWS))
         some.dtype, some.shape = self.dtype, (max(0, stop - begin), self.shape[1])
         some.blocks, some.block_scales = self.blocks[blocks], self.block_scales[blocks]
         return some
@@ -134,18 +134,18 @@ class Quantised:
 def _side_by_side(rows: Array) -> Array:
     """Return rows (O, ...) as blocks (B, ..., 16), with zeros where the last one has none."""
     dtype, rows = rows.dtype, compiled_view(rows)
-    (O, *shape), whole = rows.shape, len(rows) // BESIDE
-    blocks = aligned((-(-O // BESIDE), *shape, BESIDE), rows.dtype)
-    blocks[:whole] = np.moveaxis(rows[: whole * BESIDE].reshape(whole, BESIDE, *shape), 1, -1)
+    (O, *shape), whole = rows.shape, len(rows) // BLOCK_ROWS
+    blocks = aligned((-(-O // BLOCK_ROWS), *shape, BLOCK_ROWS), rows.dtype)
+    blocks[:whole] = np.moveaxis(rows[: whole * BLOCK_ROWS].reshape(whole, BLOCK_ROWS, *shape), 1, -1)
     blocks[whole:] = 0
-    blocks[whole:, ..., : O % BESIDE] = np.moveaxis(rows[whole * BESIDE :], 0, -1)
+    blocks[whole:, ..., : O % BLOCK_ROWS] = np.moveaxis(rows[whole * BLOCK_ROWS :], 0, -1)
     return blocks.view(dtype)
 
 
 def _in_rows(blocks: Array, outputs: int) -> Array:
     """Return blocks (B, ..., 16) as rows (O, ...), flat but for the outputs."""
     rows = np.ascontiguousarray(np.moveaxis(compiled_view(blocks), -1, 1)).view(blocks.dtype)
-    return rows.reshape(len(blocks) * BESIDE, math.prod(blocks.shape[1:-1]))[:outputs]
+    return rows.reshape(len(blocks) * BLOCK_ROWS, math.prod(blocks.shape[1:-1]))[:outputs]
 
 
 def packed(codes: Array) -> Array:

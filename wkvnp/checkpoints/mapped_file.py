@@ -15,7 +15,7 @@ from ..errors import CheckpointError
 Buffer: TypeAlias = bytes | mmap.mmap
 
 # Below this a plain read is cheaper than a mapping, and a file that shrinks later cannot hurt.
-SMALL = 65536
+READ_AT_ONCE = 65536
 
 
 def map_file(path: Path, limit: int | None = None) -> Buffer:
@@ -35,10 +35,10 @@ def map_file(path: Path, limit: int | None = None) -> Buffer:
                 raise CheckpointError(f"{path}: not a regular file")
             if limit is not None and status.st_size > limit:
                 raise CheckpointError(f"{path}: {status.st_size} bytes are too many for such a file (limit {limit})")
-            if status.st_size > SMALL:
+            if status.st_size > READ_AT_ONCE:
                 return mmap.mmap(handle, 0, access=mmap.ACCESS_READ)
             with open(handle, "rb", closefd=False) as file:
-                return file.read(SMALL)
+                return file.read(READ_AT_ONCE)
         finally:
             os.close(handle)
     except FileNotFoundError as error:

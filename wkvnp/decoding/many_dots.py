@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .._jit import inlined
-from .ahead import ask_for, share_of
+from .ahead import prefetch_rows, share_of
 from .dots import BYTES, LANES, even_and_odd, lanes_sums, load, multiply_add, widened
 
 EIGHT, ROWS = 8, 3
@@ -31,8 +31,8 @@ _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _VECTOR = ir.VectorType(_F32, LANES)
 
 
-def room(rows: int) -> int:
-    """Return how many float32 numbers `many_dots` needs room for."""
+def scratch_of_dots(rows: int) -> int:
+    """Return how many float32 numbers `many_dots` needs scratch for."""
     return (EIGHT * _APART + -(-rows // ROWS) * _SUMS) // 4
 
 
@@ -129,18 +129,18 @@ _widen_bfloat16, _widen_float16 = _widen("bfloat16"), _widen("float16")
 
 
 @inlined
-def many_dots(kind, w, w_step, x, x_step, terms, rows, y, o_step, y_step, room):
-    """Set y to the products of two stored rows at each of four places, and ask for those behind them.
+def many_dots(kind, w, w_step, x, x_step, terms, rows, y, o_step, y_step, scratch):
+    """Set y to the products of two stored rows at each of four places, and prefetch those behind them.
 
     Numbers are bfloat16 (1) or float16 (2), terms a multiple of 32, rows of activations three or more.
     """
     tiles, begin, size = -(-rows // ROWS), 0, 2 * terms
-    sums, ahead = room + EIGHT * _APART, 2 * size
+    sums, ahead = scratch + EIGHT * _APART, 2 * size
     share = share_of(ahead, tiles * -(-terms // PIECE))
     while begin < terms:
         n = min(PIECE, terms - begin)
         for o in range(EIGHT):
-            stored, wide = w + o // 2 * w_step + o % 2 * size + 2 * begin, room + o * _APART
+            stored, wide = w + o // 2 * w_step + o % 2 * size + 2 * begin, scratch + o * _APART
             if kind == 1:
                 _widen_bfloat16(stored, n, wide)
             else:
@@ -148,9 +148,9 @@ def many_dots(kind, w, w_step, x, x_step, terms, rows, y, o_step, y_step, room):
         for t in range(tiles):
             m = min(ROWS * t, rows - ROWS)
             here = sums + t * _SUMS if n < terms else sums
-            ask_for(w, w_step, ahead, ahead + share)
+            prefetch_rows(w, w_step, ahead, ahead + share)
             ahead += share
-            _tile(room, x + m * x_step + 4 * begin, x_step, n, here, 1 if begin == 0 else 0)
+            _tile(scratch, x + m * x_step + 4 * begin, x_step, n, here, 1 if begin == 0 else 0)
             if begin + n == terms:
                 _finish(here, 1 if kind == 1 else 0, y + m * y_step, o_step, y_step)
         begin += n

@@ -13,11 +13,10 @@ from .._address import floats
 from .._jit import inlined
 from ..primitives.linear_map.activation import ACTIVATIONS, activate
 from .access import address, stride
-from .ahead import ask_for, share_of
+from .ahead import prefetch_rows, share_of
 from .dots import BYTES, LANES, WIDE, dots
 from .fields import Choice, Kind, Matrix, Rows, Size, Vector
-from .many_dots import many_dots
-from .many_dots import room as scratch_of_dots
+from .many_dots import many_dots, scratch_of_dots
 
 MODES = ("store", "add", "add gated")
 """What is done with a result: y = result, y += result, or y += gate * result."""
@@ -59,11 +58,11 @@ def stored_bytes(kind):
 
 @inlined
 def multiply(kind, weight, apart, x, x_step, terms, rows, y, o_step, y_step):
-    """Set y (M, 4) to the products of four stored rows, `apart` bytes apart, and ask for those behind them."""
+    """Set y (M, 4) to the products of four stored rows, `apart` bytes apart, and prefetch those behind them."""
     m, ahead = 0, terms * stored_bytes(kind)
     share = share_of(ahead, rows // _ROWS)
     while m + _ROWS <= rows:
-        ask_for(weight, apart, ahead, ahead + share)
+        prefetch_rows(weight, apart, ahead, ahead + share)
         _four_by_some(kind, weight, apart, x + m * x_step, x_step, terms, y + m * y_step, o_step, y_step)
         m, ahead = m + _ROWS, ahead + share
     while m < rows:

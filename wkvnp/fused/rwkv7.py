@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import prange
 
-from .._address import AHEAD, ask
+from .._address import AHEAD, prefetch_arrays
 from .._jit import inlined, uncounted
 from .._scalar import cast, sigmoid
 from .._shapes import time_windows
@@ -103,8 +103,8 @@ def _walk(
         )  # fmt: skip
         for t in range(starts[n], stops[n]):
             soon = min(t + AHEAD, stops[n] - 1)
-            ask((r[soon, i:e], w[soon, i:e], k[soon, i:e], v[soon, i:e], a[soon, i:e]))
-            ask((g[soon, i:e], nu[soon, i:e], v_first[soon, i:e], y[soon, i:e]))
+            prefetch_arrays((r[soon, i:e], w[soon, i:e], k[soon, i:e], v[soon, i:e], a[soon, i:e]))
+            prefetch_arrays((g[soon, i:e], nu[soon, i:e], v_first[soon, i:e], y[soon, i:e]))
             inputs = (
                 r[t, i:e], w[t, i:e], k[t, i:e], v[t, i:e], a[t, i:e], g[t, i:e], nu[t, i:e], v_first[t, i:e],
             )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .._quantised import BESIDE, Quantised
+from .._quantised import BLOCK_ROWS, Quantised
 from ..decoding import Operand, Pair, Program, Unsuitable
 from ..decoding.attention import ATTENTION, UNLIMITED
 from ..decoding.attention import scratch_of_groups as scratch_of_attention
@@ -165,7 +165,7 @@ class Tokens(Recorder, Operations):
 
     def _product(self, name: str, product: Product, y: Operand, mode: str = "store", gate: Any = None) -> None:
         weight, rows = product.weight, self.program.rows
-        blocks, units = blocks_of(weight, BESIDE if isinstance(weight, Quantised) else 1)
+        blocks, units = blocks_of(weight, BLOCK_ROWS if isinstance(weight, Quantised) else 1)
         how: dict[str, Any] = {"activation": product.activation, "bias": product.bias, "mode": mode, "units": units}
         if isinstance(weight, Quantised):
             kind, scratch, x = (

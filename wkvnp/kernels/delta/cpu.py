@@ -9,7 +9,7 @@ digits.
 
 from numba import prange
 
-from ..._address import AHEAD, ask
+from ..._address import AHEAD, prefetch_arrays
 from ..._decay import faded, signed_decay
 from ..._jit import inlined, jit, uncounted
 from ..._tile import sweep
@@ -68,8 +68,10 @@ def scan_dplr(
         decay, p, s = scratch[item, 0], scratch[item, 1], scratch[item, 2]
         for t in range(starts[n], stops[n]):
             soon = min(t + AHEAD, stops[n] - 1)
-            ask((log_decay[soon if log_decay.shape[0] > 1 else 0, h], q[soon, h], k[soon, h], v[soon, h, i:e]))
-            ask((a[soon, h], b[soon, h], y[soon, h, i:e]))
+            prefetch_arrays(
+                (log_decay[soon if log_decay.shape[0] > 1 else 0, h], q[soon, h], k[soon, h], v[soon, h, i:e])
+            )
+            prefetch_arrays((a[soon, h], b[soon, h], y[soon, h, i:e]))
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
             dplr_token(q[t, h], g, k[t, h], v[t, h, i:e], a[t, h], b[t, h], state[n, h], i, y[t, h, i:e], decay, p, s)
 
@@ -116,8 +118,10 @@ def scan_delta_rule(
         decay, p, a, s = scratch[item, 0], scratch[item, 1], scratch[item, 2], scratch[item, 3]
         for t in range(starts[n], stops[n]):
             soon = min(t + AHEAD, stops[n] - 1)
-            ask((log_decay[soon if log_decay.shape[0] > 1 else 0, h], q[soon, h // shared], k[soon, h // shared]))
-            ask((v[soon, h, i:e], y[soon, h, i:e]))
+            prefetch_arrays(
+                (log_decay[soon if log_decay.shape[0] > 1 else 0, h], q[soon, h // shared], k[soon, h // shared])
+            )
+            prefetch_arrays((v[soon, h, i:e], y[soon, h, i:e]))
             g = log_decay[t if log_decay.shape[0] > 1 else 0, h]
             qt, kt = q[t, h // shared], k[t, h // shared]
             _delta_token(qt, g, kt, v[t, h, i:e], beta[t, h], state[n, h], i, y[t, h, i:e], decay, p, a, s)

@@ -11,7 +11,7 @@ Slow decays are applied by their difference from 1 (`signed_decay`), because a f
 
 from numba import prange
 
-from ..._address import AHEAD, ask
+from ..._address import AHEAD, prefetch_arrays
 from ..._decay import faded, signed_decay, split_decay
 from ..._jit import inlined, jit, uncounted
 from ..._scalar import exp, multiply_add
@@ -77,8 +77,8 @@ def scan(
         decay, p = scratch[n, h, b, 0], scratch[n, h, b, 1]
         for t in range(starts[n], stops[n]):
             soon = min(t + AHEAD, stops[n] - 1)
-            ask((log_decay[soon if log_decay.shape[0] > 1 else 0, hg], q[soon, hq], k[soon, hk]))
-            ask((v[soon, hv, i:e], y[soon, h, i:e]))
+            prefetch_arrays((log_decay[soon if log_decay.shape[0] > 1 else 0, hg], q[soon, hq], k[soon, hk]))
+            prefetch_arrays((v[soon, hv, i:e], y[soon, h, i:e]))
             g = log_decay[t if log_decay.shape[0] > 1 else 0, hg]
             token(q[t, hq], g, k[t, hk], v[t, hv, i:e], bonus[h], before, state[n, h], i, y[t, h, i:e], decay, p)
 

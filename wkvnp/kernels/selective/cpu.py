@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numba import prange
 
-from ..._address import AHEAD, ask
+from ..._address import AHEAD, prefetch_arrays
 from ..._decay import split_decay
 from ..._jit import inlined, jit, uncounted
 from ..._scalar import multiply_add, sigmoid
@@ -98,7 +98,7 @@ def selective(
         e = min(i + CHANNELS, (g + 1) * width)
         for t in range(starts[q], stops[q]):
             soon = min(t + AHEAD, stops[q] - 1)
-            ask((x[soon, i:e], dt[soon, i:e], y[soon, i:e]))
+            prefetch_arrays((x[soon, i:e], dt[soon, i:e], y[soon, i:e]))
             u, dtt, yt, b, r = scratch[q, i:e], dt[t, i:e], y[t, i:e], B[0, t, g], R[0, t, g]
             for c in range(e - i):
                 u[c] = dtt[c] * x[t, i + c]
@@ -135,7 +135,7 @@ def time_invariant(
         e = min(i + CHANNELS, C)
         for t in range(starts[q], stops[q]):
             soon = min(t + AHEAD, stops[q] - 1)
-            ask((x[soon, i:e], y[soon, i:e]))
+            prefetch_arrays((x[soon, i:e], y[soon, i:e]))
             xt, yt = x[t, i:e], y[t, i:e]
             for c in range(e - i):
                 yt[c] = D[i + c] * xt[c]

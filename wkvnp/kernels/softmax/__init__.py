@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._dtypes import aligned
-from ..._jit import SMALL, threads
+from ..._jit import LARGEST_SERIAL, threads
 from ..._shapes import work_windows
 from . import cpu
 from .mask import KEYS
@@ -120,7 +120,7 @@ def softmax(
     if not costs.size or not lse.size:
         return y, lse, final
     costs = np.repeat(costs * (K + V), G)
-    workers = 1 if costs.sum() <= SMALL else min(threads(), costs.size)
+    workers = 1 if costs.sum() <= LARGEST_SERIAL else min(threads(), costs.size)
     scratch = aligned((workers, ROWS * (K + KEYS + store.values.shape[3] + 16)), v.dtype)
     none = np.empty(0, v.dtype)
     limits = np.array([causal, near, near, pattern.block, pattern.first], np.int64)

@@ -6,7 +6,7 @@ of slow decays that made an error of 2e-5 of the output.
 
 from numba import prange
 
-from ..._address import AHEAD, ask
+from ..._address import AHEAD, prefetch_arrays
 from ..._jit import inlined, uncounted
 from ..._scalar import exp
 
@@ -62,5 +62,5 @@ def scan(
         a, b, p, gap = aa[n, i:e], bb[n, i:e], pp[n, i:e], scratch[n, i:e]
         for t in range(starts[n], stops[n]):
             soon = min(t + AHEAD, stops[n] - 1)
-            ask((k[soon, i:e], v[soon, i:e], y[soon, i:e]))
+            prefetch_arrays((k[soon, i:e], v[soon, i:e], y[soon, i:e]))
             token(w, first, k[t, i:e], v[t, i:e], a, b, p, y[t, i:e], gap)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..._dtypes import KINDS, compiled_view, widen
 from ..._jit import interpreted
-from ..._quantised import BESIDE, Quantised
+from ..._quantised import BLOCK_ROWS, Quantised
 from ..elementwise import relu_squared, sigmoid, silu, tanh
 from ..shift import Mixture
 from . import cpu, many_rows
@@ -179,7 +179,7 @@ def _by_blocks(x: Array, weight: Array | Quantised, y: Array) -> None:
     if isinstance(weight, Quantised) or weight.dtype != x.dtype:
         step = min(step, _BLOCK_ELEMENTS // inputs or 1)
     if isinstance(weight, Quantised):
-        step = -(-step // BESIDE) * BESIDE
+        step = -(-step // BLOCK_ROWS) * BLOCK_ROWS
     for begin in range(0, weight.shape[0], step):
         block, result = _wide(weight[begin : begin + step], x.dtype), y[:, begin : begin + step]
         if M <= FEW_ROWS:

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..._quantised import BESIDE, GROUP
+from ..._quantised import BLOCK_ROWS, GROUP
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
@@ -25,7 +25,7 @@ def _widening(words: int) -> Any:
             numbers, mask = ir.VectorType(ir.FloatType(), GROUP), ir.Constant(kind, [0] * GROUP)
             found = ir.Constant(together, ir.Undefined)
             for n in range(words):
-                at = builder.inttoptr(builder.add(codes, _I64(4 * BESIDE * n)), _I32.as_pointer())
+                at = builder.inttoptr(builder.add(codes, _I64(4 * BLOCK_ROWS * n)), _I32.as_pointer())
                 found = builder.insert_element(found, builder.load(at, align=4), _I32(n))
             count = 4 * words
             found = builder.bitcast(found, ir.VectorType(_I8, count))

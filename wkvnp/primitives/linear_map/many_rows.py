@@ -21,7 +21,7 @@ from ... import _matrix_unit
 from ..._dtypes import KINDS, aligned, dtype_name
 from ..._gemm import LANES
 from ..._jit import threads
-from ..._quantised import BESIDE, GROUP, Quantised
+from ..._quantised import BLOCK_ROWS, GROUP, Quantised
 from ..shift import Mixture
 from . import matrix_tiles, vector_tiles
 from .activation import ACTIVATIONS
@@ -150,7 +150,7 @@ def _jobs(product: Product, y: Array | int, panels: int, block: int, kept: list[
     assert inputs == (product.x.outputs if isinstance(product.x, Product) else product.x.shape[1])
     kind, step = KINDS[dtype_name(weight.dtype)], max(1, LONGEST // max(1, block * inputs))
     if scales is not None:
-        step = -(-step // BESIDE) * BESIDE
+        step = -(-step // BLOCK_ROWS) * BLOCK_ROWS
     as_panels = isinstance(y, int)
     to = [(y, 0)] if isinstance(y, int) else [_place(y, kept)]
     to += [_place(rows, kept) for rows in (product.gate, product.added)]

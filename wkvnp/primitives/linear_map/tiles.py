@@ -10,7 +10,7 @@ from numba import prange
 from ..._address import bfloats, floats, half_floats, prefetch
 from ..._gemm import transpose
 from ..._jit import Kernel, inlined, kernel
-from ..._quantised import BESIDE, GROUP
+from ..._quantised import BLOCK_ROWS, GROUP
 from ..._scalar import widen
 from .activation import activate
 from .codes import widen_int4, widen_int8
@@ -38,14 +38,14 @@ def widen_row(kind, weight, scales, row, stride, begin, y):
         for i in range(n):
             y[i] = widen(halves[i])
     else:
-        first, lane, to = row // BESIDE * (stride // GROUP) + begin // GROUP, row % BESIDE, y.ctypes.data
-        factors = bfloats(scales + 2 * BESIDE * first, n // GROUP * BESIDE)
+        first, lane, to = row // BLOCK_ROWS * (stride // GROUP) + begin // GROUP, row % BLOCK_ROWS, y.ctypes.data
+        factors = bfloats(scales + 2 * BLOCK_ROWS * first, n // GROUP * BLOCK_ROWS)
         for g in range(n // GROUP):
-            scale = widen(factors[BESIDE * g + lane])
+            scale = widen(factors[BLOCK_ROWS * g + lane])
             if kind == 3:
-                widen_int8(weight + 4 * (8 * BESIDE * (first + g) + lane), scale, to + 4 * GROUP * g)
+                widen_int8(weight + 4 * (8 * BLOCK_ROWS * (first + g) + lane), scale, to + 4 * GROUP * g)
             else:
-                widen_int4(weight + 4 * (4 * BESIDE * (first + g) + lane), scale, to + 4 * GROUP * g)
+                widen_int4(weight + 4 * (4 * BLOCK_ROWS * (first + g) + lane), scale, to + 4 * GROUP * g)
 
 
 @inlined
@@ -64,7 +64,7 @@ def ask_for_more(job, begin, count, k, span, part, parts):
     I, outputs, kind, stride = job[1], job[2], job[5], job[6]
     ahead, above = (k + span, begin) if k + span < I else (0, begin + count)
     coming = 0 if job[7] else min(count, outputs - above)
-    size, beside = min(span, I - ahead) * BITS[kind] // 8, BESIDE if kind > 2 else 1
+    size, beside = min(span, I - ahead) * BITS[kind] // 8, BLOCK_ROWS if kind > 2 else 1
     for o in range(coming * part // parts, coming * (part + 1) // parts):
         row, lane = (above + o) // beside * beside, (above + o) % beside
         at = job[3] + (row * stride + ahead * beside) * BITS[kind] // 8 + lane * size
