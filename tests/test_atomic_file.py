@@ -147,8 +147,8 @@ def test_names_that_cannot_be_written(
 
 def test_reading_takes_no_such_names_either(short: Path) -> None:
     for name in ("n" * 5000, "a\0b", "a\ud800b", "", 5, None):
-        for read in (wkvnp.tokenizer, lambda path: wkvnp.State.load(path, MODEL), open_checkpoint):
-            if name != 5 or read is not wkvnp.tokenizer:
+        for read in (wkvnp.load_tokenizer, lambda path: wkvnp.State.load(path, MODEL), open_checkpoint):
+            if name != 5 or read is not wkvnp.load_tokenizer:
                 with pytest.raises(WkvnpError):
                     read(name)
 

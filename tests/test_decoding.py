@@ -13,6 +13,7 @@ import pytest
 import wkvnp
 from wkvnp import set_num_threads
 from wkvnp._dtypes import narrow, widen
+from wkvnp._jit import LARGEST_SERIAL
 from wkvnp._tree import leaves
 from wkvnp.decoding import Program, program
 from wkvnp.decoding.many_dots import PIECE

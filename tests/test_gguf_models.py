@@ -15,7 +15,7 @@ from wkvnp._dtypes import BFLOAT16, narrow
 from wkvnp.checkpoints import open_checkpoint
 from wkvnp.checkpoints.naming import flatten
 from wkvnp.checkpoints.quantised_blocks import BLOCK_TYPES, dequantise, packed_size
-from wkvnp.errors import CheckpointError, ShapeError
+from wkvnp.errors import ArgumentError, CheckpointError
 from wkvnp.models.architectures import module_of
 
 TOKENS = np.random.default_rng(5).integers(0, 96, 40)
@@ -262,7 +262,7 @@ def test_a_refusal_of_metadata_is_overridden_by_name(tmp_path: Path) -> None:
     loaded = wkvnp.load(tmp_path / "a.gguf", ignore=["rwkv7.deep_embed"])
     np.testing.assert_array_equal(loaded([1, 2, 3])[0], made([1, 2, 3])[0])
     with pytest.raises(
-        ShapeError, match=r"ignore must name fields of the metadata of .*a\.gguf; it has no 'deep_embed'"
+        ArgumentError, match=r"ignore must name fields of the metadata of .*a\.gguf; it has no 'deep_embed'"
     ):
         wkvnp.load(tmp_path / "a.gguf", ignore=["deep_embed"])
 

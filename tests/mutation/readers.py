@@ -111,7 +111,7 @@ def _touch(array: np.ndarray) -> None:
 
 def _describe(path: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
-        info.run(argparse.Namespace(path=str(path), system=False, json=False, ignore=[]))
+        info.run(argparse.Namespace(path=str(path), system=False, json=False, program=False, ignore=[]))
 
 
 def _load(path: Path) -> None:
