@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -189,6 +190,21 @@ def test_every_extra_for_users_is_imported_somewhere() -> None:
     assert extras["all"] == [f"wkvnp[{','.join(extra for extra in extras if extra in for_users)}]"]
 
 
+def test_the_table_of_layers_is_that_of_the_contracts() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "layers.py"))["page"]()
+    assert (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8") == made, "run: python docs/layers.py"
+
+
+def test_the_reading_path_exists_and_is_short() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.split("### Where to begin reading\n")[1].split("\n#")[0]
+    paths = re.findall(r"^\d+\. `([^`]+)`", section, flags=re.MULTILINE)
+    missing = [path for path in paths if not (ROOT / path).is_file()]
+    assert not missing, f"CONTRIBUTING.md, 'Where to begin reading': no such files: {missing}"
+    lines = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in paths}
+    assert len(lines) >= 5 and sum(lines.values()) <= 1500, f"shorten the list, or these files, to 1,500 lines: {lines}"
+
+
 # Sizes
 
 
@@ -198,10 +214,18 @@ def test_files_and_functions_stay_short(path: Path) -> None:
     folder = inside(path).partition("/")[0]
     door = folder == "mechanisms" and not path.name.startswith("_")
     limit = MECHANISM_LINES if door else KERNEL_FILE_LINES if compiled else FILE_LINES
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= limit, (
+        f"{inside(path)} has {lines} lines of at most {limit}: move one of its ideas to a file of its own"
+    )
     longest = KERNEL_FUNCTION_LINES if compiled else FUNCTION_LINES
-    functions = (node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    assert {node.name: code_lines(node) for node in functions if code_lines(node) > longest} == {}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            size = code_lines(node)
+            assert size <= longest, (
+                f"{inside(path)}:{node.lineno}: {node.name} has {size} lines, of at most {longest} without its docstring; "
+                "make a part of it a function"
+            )
 
 
 # Public names
