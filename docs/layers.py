@@ -20,11 +20,12 @@ def table() -> str:
     for layer in layers:
         if layer.startswith("_"):
             rows.append(
-                "| modules that begin with `_`, and `errors` | what all others use; they import NumPy, Numba and each other |"
+                "| files that begin with `_`, `errors` | What all others use. They import NumPy, Numba, each other. |"
             )
         elif not layer.startswith("("):
             names = [name.strip() for name in layer.split("|")]
-            rows.append(f"| {', '.join(f'`{name}`' for name in names)} | {' '.join(map(_first_sentence, names))} |")
+            packages = ", ".join(f"`{name}`" for name in names)
+            rows.append(f"| {packages} | {'<br>'.join(map(_first_sentence, names))} |")
     return "\n".join(rows) + "\n"
 
 

@@ -223,7 +223,7 @@ def test_files_and_functions_stay_short(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             size = code_lines(node)
             assert size <= longest, (
-                f"{inside(path)}:{node.lineno}: {node.name} has {size} lines, of at most {longest} without its docstring; "
+                f"{inside(path)}:{node.lineno}: {node.name} has {size} of at most {longest} lines without docstring; "
                 "make a part of it a function"
             )
 
