@@ -173,6 +173,12 @@ def test_other_bad_input_is_refused(name: str) -> None:
         if i.domain in ("log_decay", "pole"):
             with pytest.raises(ArgumentError, match=rf"{name}: {i.name} must be at most 0"):
                 door({**door.inputs, i.name: -door.inputs[i.name]})
+        outside = {"gate": (-0.1, 1.1), "strength": (-0.1, 2.1), "positive": (-0.1,)}.get(i.domain, ())
+        for number in outside:
+            with pytest.raises(
+                ArgumentError, match=rf"{name}: {i.name} must (be between 0 and [12]; got|not be negative)"
+            ):
+                door({**door.inputs, i.name: np.full_like(door.inputs[i.name], number)})
     if len(door.inputs) > 1:
         with pytest.raises(ArgumentError, match=rf"{name}: {first} is float64 but .* is float32"):
             door({**door.inputs, first: door.inputs[first].astype(np.float64)})

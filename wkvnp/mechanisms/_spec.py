@@ -19,12 +19,16 @@ from .._shapes import as_floats, check_axes, compute_dtype, contiguous, reversed
 from ..errors import ArgumentError, ShapeError
 
 Array = npt.NDArray[Any]
-Domain = Literal["signed", "log_decay", "unit", "gate", "direction", "positive", "pole"]
+Domain = Literal["signed", "log_decay", "gate", "strength", "positive", "pole"]
+"""Where numbers must be: anywhere, at most 0, from 0 to 1, from 0 to 2, at least 0, with a real part of at most 0."""
+_BETWEEN = {"gate": (0, 1), "strength": (0, 2)}
 
 
 @dataclass(frozen=True)
 class Input:
-    """One array argument: its name, the axis letters it may have, and where its numbers live.
+    """One array argument: its name, the axis letters it may have, and where its numbers must be.
+
+    `drawn` says how tests draw numbers of a narrower kind: directions are shorter than 1, shares are between 0 and 1.
 
     An optional one may be None. A pole is the rate of a continuous decay: below 0, or complex with such a real part;
     only poles and other inputs with `may_be_complex` may be complex. What is `added` is a term of the output
@@ -37,6 +41,7 @@ class Input:
     optional: bool = False
     may_be_complex: bool = False
     added: bool = False
+    drawn: Literal["", "direction", "share"] = ""
 
     @property
     def sequential(self) -> bool:
@@ -53,9 +58,9 @@ class Input:
         numbers = rng.standard_normal(shape)
         if self.domain in ("log_decay", "pole"):
             numbers = -np.exp(1.5 * numbers - 2)
-        elif self.domain in ("unit", "gate"):
+        elif self.domain in _BETWEEN or self.drawn == "share":
             numbers = 1 / (1 + np.exp(-numbers))
-        elif self.domain == "direction":
+        elif self.drawn == "direction":
             numbers = 0.9 * numbers / np.linalg.norm(numbers, axis=-1, keepdims=True)
         elif self.domain == "positive":
             numbers = np.exp(numbers - 1)
@@ -67,10 +72,11 @@ class Input:
             raise ArgumentError(f"{function}: {self.name} must be at most 0 (it is a logarithm); got {top:.6g}")
         if self.domain == "pole" and array.size and (top := array.real.max()) > 0:
             raise ArgumentError(f"{function}: {self.name} must be at most 0, or decay would be growth; got {top:.6g}")
-        if self.domain == "gate" and array.size and (array.min() < 0 or array.max() > 1):
-            raise ArgumentError(
-                f"{function}: {self.name} must be between 0 and 1; got {array.min():.6g} to {array.max():.6g}"
-            )
+        if self.domain in _BETWEEN and array.size:
+            (low, high), least, top = _BETWEEN[self.domain], array.min(), array.max()
+            if least < low or top > high:
+                words = f"{self.name} must be between {low} and {high}; got {least:.6g} to {top:.6g}"
+                raise ArgumentError(f"{function}: {words}")
         if self.domain == "positive" and array.size and (least := array.min()) < 0:
             raise ArgumentError(f"{function}: {self.name} must not be negative; got {least:.6g}")
 

@@ -21,9 +21,9 @@ SPEC = Spec(
     name="deltanet",
     inputs=(
         Input("q", ("B T G K",)),
-        Input("k", ("B T G K",), "direction"),
+        Input("k", ("B T G K",), drawn="direction"),
         Input("v", ("B T H V",)),
-        Input("beta", ("B T H",), "unit"),
+        Input("beta", ("B T H",), "strength"),
     ),
     state_axes="B H K V",
     divides=(("G", "H"),),
@@ -72,8 +72,8 @@ def deltanet(
     v : array_like, shape (B, T, H, V)
         Value.
     beta : array_like, shape (B, T, H)
-        Strength of writing: what the key recalls becomes (1 - beta) times itself plus beta times `v`. In [0, 1]; up
-        to 2 where the model allows negative eigenvalues.
+        Strength of writing: what the key recalls becomes (1 - beta) times itself plus beta times `v`. From 0 to
+        1, or to 2 where the model allows negative eigenvalues.
     qk_l2norm : bool, default True
         Bring every query and key to length 1 (the square root of the sum of squares plus 1e-6).
     scale : float, optional

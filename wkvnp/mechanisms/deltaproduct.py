@@ -23,9 +23,9 @@ SPEC = Spec(
     name="deltaproduct",
     inputs=(
         Input("q", ("B T G K",)),
-        Input("k", ("B T R G K",), "direction"),
+        Input("k", ("B T R G K",), drawn="direction"),
         Input("v", ("B T R H V",)),
-        Input("beta", ("B T R H",), "unit"),
+        Input("beta", ("B T R H",), "strength"),
         Input("log_decay", ("B T H",), "log_decay", optional=True),
     ),
     state_axes="B H K V",

@@ -32,7 +32,7 @@ SPEC = Spec(
         Input("k", ("B T H K",)),
         Input("v", ("B T H V",)),
         Input("log_decay", ("B T H R",), "log_decay"),
-        Input("s", ("B T H R",), "unit", optional=True),
+        Input("s", ("B T H R",), optional=True, drawn="share"),
     ),
     state_type=GSAState,
     state_parts=(Part("k", "B H K R", linear=False), Part("v", "B H R V")),

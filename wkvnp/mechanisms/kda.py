@@ -20,9 +20,9 @@ SPEC = Spec(
     name="kda",
     inputs=(
         Input("q", ("B T G K",)),
-        Input("k", ("B T G K",), "direction"),
+        Input("k", ("B T G K",), drawn="direction"),
         Input("v", ("B T H V",)),
-        Input("beta", ("B T H",), "unit"),
+        Input("beta", ("B T H",), "strength"),
         Input("log_decay", ("B T H K",), "log_decay"),
     ),
     state_axes="B H K V",
@@ -74,8 +74,8 @@ def kda(
     v : array_like, shape (B, T, H, V)
         Value.
     beta : array_like, shape (B, T, H)
-        Strength of writing: what the key recalls becomes (1 - beta) times itself plus beta times `v`. In [0, 1]; up
-        to 2 where the model allows negative eigenvalues.
+        Strength of writing: what the key recalls becomes (1 - beta) times itself plus beta times `v`. From 0 to
+        1, or to 2 where the model allows negative eigenvalues.
     log_decay : array_like, shape (B, T, H, K)
         Natural logarithm of the decay per token, at most 0. In the model -exp(A_log) softplus(z + dt_bias), or
         -5 sigmoid(exp(A_log) (z + dt_bias)) where it is bounded.

@@ -22,7 +22,7 @@ SPEC = Spec(
     inputs=(
         Input("x", ("B T C",)),
         Input("r", ("B T C",), "gate"),
-        Input("i", ("B T C",), "unit"),
+        Input("i", ("B T C",), "gate"),
         Input("Lambda", ("C",)),
     ),
     state_axes="B C",
@@ -61,7 +61,7 @@ def rg_lru(
     r : array_like, shape (B, T, C)
         Recurrence gate, from 0 (remember) to 1 (forget fastest).
     i : array_like, shape (B, T, C)
-        Input gate; from 0 to 1 in the model.
+        Input gate, from 0 to 1.
     Lambda : array_like, shape (C,)
         Sets the fastest decay of a channel: the larger, the faster.
     power : float, default 8

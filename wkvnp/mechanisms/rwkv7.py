@@ -22,8 +22,8 @@ SPEC = Spec(
         Input("log_decay", ("B T H K",), "log_decay"),
         Input("k", ("B T H K",)),
         Input("v", ("B T H V",)),
-        Input("a", ("B T H K",), "direction"),
-        Input("b", ("B T H K",), "direction"),
+        Input("a", ("B T H K",), drawn="direction"),
+        Input("b", ("B T H K",), drawn="direction"),
     ),
     state_axes="B H K V",
 )
