@@ -122,10 +122,19 @@ def test_what_can_look_both_ways_can_be_counted_so() -> None:
                 cost(name, 2000, 8, causal=False)
 
 
+def test_a_mechanism_without_a_declared_cost_says_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wkvnp.analysis.cost.NAMES", (*NAMES, "new"))
+    with pytest.raises(
+        ArgumentError, match=r"cost: the cost of new is not declared; it belongs in .*analysis/cost\.py"
+    ):
+        cost("new", 1, 1)
+
+
 def test_bad_arguments_are_refused_by_name() -> None:
     for arguments, options, message in [
         (("attention", 1, 1), {}, r"cost: mechanism must be one of .*rwkv7.*; got 'attention'"),
         (("rwkv7", 1.5, 64), {}, "cost: T must be a whole number of at least 0; got 1.5"),
+        (("rwkv7", "9", 64), {}, "cost: T must be a whole number of at least 0; got '9'"),
         (("rwkv7", 1, 0), {}, "cost: d must be a whole number of at least 1; got 0"),
         (("rwkv7", 1, 64), {"heads": 0}, "cost: heads must be"),
         (("rwkv7", 1, 64), {"n_state": 4}, "cost: n_state must be None for rwkv7"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -227,11 +228,13 @@ def cost(
     [196608, 196608, 196608]
     """
     name = mechanism if isinstance(mechanism, str) else getattr(mechanism, "__name__", repr(mechanism))
-    if name not in _RECURRENCES and name not in _ATTENTIONS:
+    if name not in NAMES:
         raise ArgumentError(f"cost: mechanism must be one of {', '.join(NAMES)}; got {name!r}")
+    if name not in _RECURRENCES and name not in _ATTENTIONS:
+        raise ArgumentError(f"cost: the cost of {name} is not declared; it belongs in wkvnp/analysis/cost.py")
     V = d if d_v is None else d_v
     for label, size, least in (("T", T, 0), ("d", d, 1), ("heads", heads, 1), ("d_v", V, 1), ("n_state", n_state, 1)):
-        if size is not None and (size != int(size) or size < least):
+        if size is not None and (not isinstance(size, Integral) or isinstance(size, bool) or size < least):
             raise ArgumentError(f"cost: {label} must be a whole number of at least {least}; got {size!r}")
     if not causal and name not in _TWO_WAYS:
         raise ArgumentError(f"cost: causal must be True for {name}, which only looks back; got False")
