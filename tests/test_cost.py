@@ -123,10 +123,8 @@ def test_what_can_look_both_ways_can_be_counted_so() -> None:
 
 
 def test_a_mechanism_without_a_declared_cost_says_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wkvnp.analysis.cost.NAMES", (*NAMES, "new"))
-    with pytest.raises(
-        ArgumentError, match=r"cost: the cost of new is not declared; it belongs in .*analysis/cost\.py"
-    ):
+    monkeypatch.setattr(import_module("wkvnp.analysis.cost"), "NAMES", (*NAMES, "new"))
+    with pytest.raises(ArgumentError, match=r"the cost of new is not declared; it belongs in .*analysis/cost\.py"):
         cost("new", 1, 1)
 
 
